@@ -1,0 +1,182 @@
+//! From the command line to a served process, and to its exit code: 0 done, 1 failed, 64 bad configuration or usage.
+
+use std::{future::Future, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use axum::Router;
+use prometheus_client::registry::Registry;
+use serde::de::DeserializeOwned;
+use tracing::{error, info};
+
+use crate::{Lifecycle, Readiness, Validate, admin, config, telemetry};
+
+/// What a bad command line or configuration exits with (`EX_USAGE`).
+const EXIT_CONFIG: u8 = 64;
+
+/// What a service is.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub about: &'static str,
+    /// The commented YAML of all keys with their defaults.
+    pub defaults: &'static str,
+}
+
+/// A command beside serving, e.g. `migrate`.
+#[derive(Clone, Copy, Debug)]
+pub struct Subcommand {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Long flags it takes, without dashes, each with its help.
+    pub flags: &'static [(&'static str, &'static str)],
+}
+
+/// What a service is given: cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub lifecycle: Lifecycle,
+    pub readiness: Readiness,
+    spec: Spec,
+}
+
+impl Process {
+    /// A process for tests that run a service inside themselves: no signals, no logging.
+    pub fn for_tests(name: &'static str) -> Self {
+        let spec = Spec { name, version: "0.0.0", about: "", defaults: "" };
+        Self { lifecycle: Lifecycle::new(), readiness: Readiness::default(), spec }
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.spec.name
+    }
+
+    pub fn version(&self) -> &'static str {
+        self.spec.version
+    }
+
+    /// Binds `listen` and serves `/livez`, `/readyz`, `/metrics` and `extra` until the process ends.
+    pub async fn serve_admin(
+        &self,
+        listen: SocketAddr,
+        metrics: Registry,
+        extra: Router,
+    ) -> anyhow::Result<SocketAddr> {
+        admin::serve(self, listen, metrics, extra).await
+    }
+}
+
+/// Runs a service that only serves.
+pub fn run<C, S, F>(spec: Spec, serve: S) -> ExitCode
+where
+    C: DeserializeOwned + Validate + Send + 'static,
+    S: FnOnce(C, Process) -> F,
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    run_command(spec, &[], serve, |_: String, _: Vec<String>, _: C, _: Process| async { Ok(()) })
+}
+
+/// Runs a service, or one of its subcommands with the names of the flags it was given.
+pub fn run_command<C, S, F, D, G>(spec: Spec, subcommands: &[Subcommand], serve: S, command: D) -> ExitCode
+where
+    C: DeserializeOwned + Validate + Send + 'static,
+    S: FnOnce(C, Process) -> F,
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    D: FnOnce(String, Vec<String>, C, Process) -> G,
+    G: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let matches = match cli(spec, subcommands).try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_CONFIG } else { 0 };
+            // Nothing can be done when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    if matches.get_flag("print-config") {
+        print!("{}", spec.defaults);
+        return ExitCode::SUCCESS;
+    }
+    let file = matches.get_one::<PathBuf>("config").cloned();
+    let config = match config::load::<C>(spec.defaults, file.as_deref(), std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{}: bad configuration: {error}", spec.name);
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if matches.get_flag("check-config") {
+        println!("{}: the configuration is valid", spec.name);
+        return ExitCode::SUCCESS;
+    }
+    let invoked = matches.subcommand().map(|(name, sub)| {
+        let known = subcommands.iter().find(|known| known.name == name).map_or(&[][..], |known| known.flags);
+        let given = known.iter().filter(|(flag, _)| sub.get_flag(flag)).map(|(flag, _)| (*flag).to_owned());
+        (name.to_owned(), given.collect::<Vec<_>>())
+    });
+
+    if let Err(error) = telemetry::init(config.log()) {
+        eprintln!("{}: bad configuration: log.filter: {error}", spec.name);
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "the runtime did not start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let process = Process { lifecycle: Lifecycle::new(), readiness: Readiness::default(), spec };
+    let grace = config.shutdown().grace;
+    let outcome = runtime.block_on(async {
+        info!(service.name = spec.name, service.version = spec.version, "starting");
+        process.lifecycle.listen_for_signals(grace).context("the signal handlers could not be installed")?;
+        let main = match invoked {
+            Some((name, flags)) => tokio::spawn(command(name, flags, config, process.clone())),
+            None => tokio::spawn(serve(config, process.clone())),
+        };
+        process.lifecycle.supervise(main, grace).await
+    });
+    // Tasks that ignored the hard stop end here with the runtime.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!("stopped with an error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn cli(spec: Spec, subcommands: &[Subcommand]) -> clap::Command {
+    use clap::{Arg, ArgAction, Command, value_parser};
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).global(true).help(help)
+    };
+    let mut cli = Command::new(spec.name)
+        .version(spec.version)
+        .about(spec.about)
+        .after_help("Any key can be set from the environment: SWITCHBOARD__<SECTION>__<KEY>=<value>.")
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .global(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("YAML configuration; keys that it does not set have their defaults"),
+        )
+        .arg(flag("check-config", "Check the configuration and exit: 0 valid, 64 not"))
+        .arg(flag("print-config", "Print all keys with their defaults and exit"));
+    for sub in subcommands {
+        let mut command = Command::new(sub.name).about(sub.about);
+        for (name, help) in sub.flags {
+            command = command.arg(Arg::new(*name).long(*name).action(ArgAction::SetTrue).help(*help));
+        }
+        cli = cli.subcommand(command);
+    }
+    cli
+}
