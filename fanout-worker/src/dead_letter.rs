@@ -1,0 +1,102 @@
+//! Records that can't be routed: written as they came to the dead-letter topic, with where they stood and what was
+//! wrong, and acknowledged by the broker before the partition goes on.
+
+use std::time::Duration;
+
+use chassis::Backoff;
+use chrono::Utc;
+use proto::topics::header::dlq;
+use rdkafka::{
+    ClientConfig,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+use tracing::{error, warn};
+
+use crate::{
+    config,
+    metrics::{Metrics, ReasonLabel},
+    polled::{Poison, Polled},
+};
+
+/// librdkafka's own bound; the broker's, which is lower, decides.
+const CLIENT_MAX_BYTES: &str = "100000000";
+
+/// Writes dead letters. Cheap to clone.
+#[derive(Clone)]
+pub struct DeadLetters {
+    producer: FutureProducer,
+    topic: String,
+    backoff: Backoff,
+    metrics: Metrics,
+}
+
+impl DeadLetters {
+    pub fn new(config: &config::Kafka, backoff: Backoff, metrics: Metrics) -> Result<Self, KafkaError> {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", &config.brokers)
+            .set("client.id", &config.client_id)
+            .set("acks", "all")
+            .set("message.timeout.ms", config.dead_letter_timeout.as_millis().to_string())
+            .set("message.max.bytes", CLIENT_MAX_BYTES)
+            // The partitioner of the Java clients: a key's dead letters stand where its events would.
+            .set("partitioner", "murmur2_random")
+            .create()?;
+        Ok(Self { producer, topic: config.topics.dead_letters.clone(), backoff, metrics })
+    }
+
+    /// Writes `record` and returns once the broker has acknowledged it; tries for as long as it takes.
+    pub async fn bury(&self, topic: &str, partition: i32, record: &Polled, poison: &Poison) {
+        let mut backoff = self.backoff.clone();
+        let mut payload = record.payload.as_deref();
+        while let Err(failure) = self.write(topic, partition, record, payload, poison).await {
+            if failure.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) && payload.is_some() {
+                // The original still stands at the position that the headers name.
+                warn!(
+                    kafka.topic = topic,
+                    kafka.partition = partition,
+                    kafka.offset = record.offset,
+                    "the dead letter is larger than its topic allows; written without its value"
+                );
+                payload = None;
+                continue;
+            }
+            error!(kafka.topic = self.topic, error = %failure, "a dead letter could not be written; its partition waits");
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        self.metrics.dead_letters.get_or_create(&ReasonLabel { reason: poison.reason() }).inc();
+        warn!(kafka.topic = topic, kafka.partition = partition, kafka.offset = record.offset,
+              reason = poison.reason(), error = %poison, "a record can't be routed; it is a dead letter now");
+    }
+
+    async fn write(
+        &self,
+        topic: &str,
+        partition: i32,
+        record: &Polled,
+        payload: Option<&[u8]>,
+        poison: &Poison,
+    ) -> Result<(), KafkaError> {
+        let mut letter = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(headers(topic, partition, record, poison));
+        letter.key = record.key.as_deref();
+        letter.payload = payload;
+        self.producer.send(letter, Duration::ZERO).await.map(|_| ()).map_err(|(failure, _)| failure)
+    }
+}
+
+/// The original headers, then ours.
+fn headers(topic: &str, partition: i32, record: &Polled, poison: &Poison) -> OwnedHeaders {
+    let (partition, offset) = (partition.to_string(), record.offset.to_string());
+    let (error, at) = (poison.to_string(), proto::event::format_time(Utc::now()));
+    let ours = [
+        (dlq::TOPIC, topic),
+        (dlq::PARTITION, &partition),
+        (dlq::OFFSET, &offset),
+        (dlq::REASON, poison.reason()),
+        (dlq::ERROR, &error),
+        (dlq::AT, &at),
+    ];
+    let original = record.headers.clone().unwrap_or_default();
+    ours.into_iter().fold(original, |all, (key, value)| all.insert(Header { key, value: Some(value) }))
+}

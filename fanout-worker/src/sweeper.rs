@@ -1,0 +1,186 @@
+//! Forgets gateways whose lease is gone: their connections, their stream, their place in the set of gateways.
+//!
+//! Every worker sweeps; each step may be done twice, or end half-way and be done again, because the gateway leaves
+//! the set last. Interest of dead incarnations is not looked for: the next entry for its key finds it gone.
+
+use chrono::Utc;
+use proto::{GatewayRef, Keys};
+use redis::{FromRedisValue, Pipeline, RedisResult, Value, from_redis_value};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{config, metrics::Metrics, redis_link::RedisLink};
+
+#[derive(Clone, Debug)]
+pub struct Sweeper {
+    config: config::Sweeper,
+    link: RedisLink,
+    keys: Keys,
+    metrics: Metrics,
+}
+
+/// The part of a registered connection that the sweeper needs.
+#[derive(Debug, Deserialize)]
+struct Registered {
+    gateway_id: String,
+    incarnation: String,
+    workspace_id: String,
+}
+
+/// A connection of a dead gateway as its set names it: `user:connection`.
+struct Dead {
+    user: i64,
+    connection: String,
+}
+
+impl Sweeper {
+    pub fn new(config: config::Sweeper, link: RedisLink, keys: Keys, metrics: Metrics) -> Self {
+        Self { config, link, keys, metrics }
+    }
+
+    /// Sweeps every interval until `draining`.
+    pub async fn run(self, draining: CancellationToken) {
+        let sweep = async {
+            loop {
+                tokio::time::sleep(self.config.interval).await;
+                if let Err(error) = self.sweep().await {
+                    debug!(%error, "a sweep failed; the next one does it");
+                }
+            }
+        };
+        tokio::select! {
+            () = draining.cancelled() => {}
+            () = sweep => {}
+        }
+    }
+
+    /// Forgets all gateways whose lease is gone now.
+    pub async fn sweep(&self) -> RedisResult<()> {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("SMEMBERS").arg(self.keys.gateways());
+        let [members]: [Vec<String>; 1] = self.answers(pipeline).await?;
+        let gateways: Vec<GatewayRef> = members.iter().filter_map(|member| parse(member)).collect();
+        let mut pipeline = Pipeline::new();
+        for gateway in &gateways {
+            pipeline.cmd("EXISTS").arg(self.keys.lease(gateway));
+        }
+        let alive: Vec<bool> = self.all(pipeline).await?;
+        for (gateway, _) in gateways.iter().zip(alive).filter(|(_, alive)| !alive) {
+            self.forget(gateway).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, gateway: &GatewayRef) -> RedisResult<()> {
+        let connections = self.keys.gateway_connections(gateway);
+        let mut forgotten = 0;
+        loop {
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("SRANDMEMBER").arg(&connections).arg(self.config.connections_per_step);
+            let [members]: [Vec<String>; 1] = self.answers(pipeline).await?;
+            if members.is_empty() {
+                break;
+            }
+            forgotten += members.len();
+            let dead: Vec<Dead> = members.iter().filter_map(|member| dead_connection(member)).collect();
+            self.forget_connections(gateway, &dead).await?;
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("SREM").arg(&connections).arg(&members);
+            let _: [u64; 1] = self.answers(pipeline).await?;
+        }
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("UNLINK").arg(self.keys.stream(gateway)).arg(&connections);
+        pipeline.cmd("SREM").arg(self.keys.gateways()).arg(gateway.to_string());
+        let [_, left]: [u64; 2] = self.answers(pipeline).await?;
+        if left > 0 {
+            // Only the worker that was first counts it.
+            self.metrics.swept_gateways.inc();
+            self.metrics.swept_connections.inc_by(forgotten as u64);
+            info!(%gateway, connections = forgotten, "the gateway's lease is gone; it is forgotten");
+        }
+        Ok(())
+    }
+
+    /// Removes the connections from their users, and users without any from who is online.
+    async fn forget_connections(&self, gateway: &GatewayRef, dead: &[Dead]) -> RedisResult<()> {
+        let mut pipeline = Pipeline::new();
+        for Dead { user, connection } in dead {
+            pipeline.cmd("HGET").arg(self.keys.user_connections(*user)).arg(connection);
+        }
+        let values: Vec<Option<String>> = self.all(pipeline).await?;
+        let of_gateway: Vec<(&Dead, Registered)> =
+            dead.iter().zip(values).filter_map(|(dead, value)| Some((dead, registered(gateway, &value?)?))).collect();
+
+        let mut pipeline = Pipeline::new();
+        for (Dead { user, connection }, _) in &of_gateway {
+            pipeline.cmd("HDEL").arg(self.keys.user_connections(*user)).arg(connection);
+        }
+        let _: Vec<u64> = self.all(pipeline).await?;
+        self.forget_offline(&of_gateway).await
+    }
+
+    /// A user may connect elsewhere between the count and the removal, so the count is taken again after it: a
+    /// registration that the second count misses adds the user itself, later.
+    async fn forget_offline(&self, removed: &[(&Dead, Registered)]) -> RedisResult<()> {
+        let counts = self.count_connections(removed).await?;
+        let offline: Vec<_> = removed.iter().zip(counts).filter(|(_, left)| *left == 0).map(|(pair, _)| pair).collect();
+        let online_key = |registered: &Registered| {
+            registered.workspace_id.parse().ok().map(|workspace| self.keys.workspace_online(workspace))
+        };
+        let mut pipeline = Pipeline::new();
+        for (dead, registered) in &offline {
+            if let Some(key) = online_key(registered) {
+                pipeline.cmd("ZREM").arg(key).arg(dead.user);
+            }
+        }
+        let _: Vec<u64> = self.all(pipeline).await?;
+
+        let counts = self.count_connections(offline.iter().copied()).await?;
+        let mut pipeline = Pipeline::new();
+        for ((dead, registered), _) in offline.iter().zip(counts).filter(|(_, left)| *left > 0) {
+            if let Some(key) = online_key(registered) {
+                pipeline.cmd("ZADD").arg(key).arg("NX").arg(Utc::now().timestamp_millis()).arg(dead.user);
+            }
+        }
+        let _: Vec<u64> = self.all(pipeline).await?;
+        Ok(())
+    }
+
+    async fn count_connections<'a>(
+        &self,
+        of: impl IntoIterator<Item = &'a (&'a Dead, Registered)>,
+    ) -> RedisResult<Vec<u64>> {
+        let mut pipeline = Pipeline::new();
+        for (dead, _) in of {
+            pipeline.cmd("HLEN").arg(self.keys.user_connections(dead.user));
+        }
+        self.all(pipeline).await
+    }
+
+    /// All answers of a pipeline, or its first error.
+    async fn all<T: FromRedisValue>(&self, pipeline: Pipeline) -> RedisResult<Vec<T>> {
+        let answers = self.link.run(pipeline).await?;
+        answers.into_iter().map(|answer: RedisResult<Value>| Ok(from_redis_value(answer?)?)).collect()
+    }
+
+    async fn answers<T: FromRedisValue, const N: usize>(&self, pipeline: Pipeline) -> RedisResult<[T; N]> {
+        let answers = self.all(pipeline).await?;
+        Ok(answers.try_into().unwrap_or_else(|_| unreachable!("one answer for each command")))
+    }
+}
+
+fn parse(member: &str) -> Option<GatewayRef> {
+    member.parse().inspect_err(|error| warn!(%error, "the set of gateways has a member that is not ours")).ok()
+}
+
+fn dead_connection(member: &str) -> Option<Dead> {
+    let (user, connection) = member.split_once(':')?;
+    Some(Dead { user: user.parse().ok()?, connection: connection.to_owned() })
+}
+
+/// The registration, if it is (still) one of that incarnation.
+fn registered(gateway: &GatewayRef, json: &str) -> Option<Registered> {
+    let registered: Registered = serde_json::from_str(json).ok()?;
+    (registered.gateway_id == gateway.gateway && registered.incarnation == gateway.incarnation).then_some(registered)
+}
