@@ -16,6 +16,7 @@ mod cli;
 mod command;
 mod compile;
 mod connector;
+mod debian;
 mod down;
 mod endpoints;
 mod engines;

@@ -1,24 +1,19 @@
-//! MySQL and Redis: what is on the PATH, else Debian's own packages, unpacked into `.switchboard/pkg/debian` and
-//! started through the dynamic loader that comes with them. Nothing is installed into the system and no root is
-//! needed.
+//! MySQL and Redis: what is on the PATH, else Debian's own packages, unpacked ([`crate::debian`]) and started through
+//! the dynamic loader that comes with them. Nothing is installed into the system and no root is needed.
 //!
-//! The packages come from `sid`, the only suite with MySQL, from the mirror that this machine uses anyway, and are
-//! verified with Debian's keyring. `sid` moves: `deploy/mysql/tested-version` says what this was tested with;
-//! another version is taken with a notice.
+//! `sid` moves: `deploy/mysql/tested-version` says what this was tested with; another version is taken with a notice.
 
-use crate::apt_sources;
 use crate::command::{self, on_path};
+use crate::debian::Unpacked;
 use crate::interrupt::Interrupt;
 use crate::layout::Layout;
 use crate::report::Report;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const SUITE: &str = "sid";
 const STEP: &str = "packages";
+const DEBIAN: Unpacked = Unpacked { folder: "debian", packages: &[], pinned: "" };
 
 /// A server program and how to call it.
 #[derive(Debug, Clone)]
@@ -39,10 +34,9 @@ pub fn install(layout: &Layout, report: &Report, interrupt: &Interrupt) -> Resul
     if on_path("redis-server").is_none() {
         wanted.push("redis-server");
     }
-    let stamp = format!("{} from {SUITE}; tested with mysql {tested}\n", wanted.join(" "));
-    let stamp_file = unpacked(layout).join("switchboard-stamp");
-    if !wanted.is_empty() && fs::read_to_string(&stamp_file).ok().as_ref() != Some(&stamp) {
-        download(layout, &wanted, &stamp, report, interrupt)?;
+    if !wanted.is_empty() {
+        let pinned = format!("tested with mysql {tested}");
+        Unpacked { packages: &wanted, pinned: &pinned, ..DEBIAN }.install(layout, report, STEP, interrupt)?;
     }
     let (mysqld, redis) = (mysqld(layout)?, redis_server(layout)?);
     let mysql_version = version_of(&mysqld).context("mysqld is there but does not say its version")?;
@@ -68,11 +62,6 @@ pub fn redis_server(layout: &Layout) -> Result<Program> {
     }
 }
 
-/// The folder with the unpacked packages.
-fn unpacked(layout: &Layout) -> PathBuf {
-    layout.pkg().join("debian")
-}
-
 fn tested_mysql(layout: &Layout) -> Result<String> {
     let path = layout.root().join("deploy/mysql/tested-version");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -93,7 +82,7 @@ fn is_usable_mysqld(answer: &str) -> bool {
 
 /// Called through the loader of its own packages: theirs is a newer libc than the machine's.
 fn unpacked_program(layout: &Layout, program: &str) -> Result<Program> {
-    let root = unpacked(layout);
+    let root = DEBIAN.root(layout);
     let path = root.join(program);
     ensure!(path.exists(), "{} is not there: run `{}` first", path.display(), layout.command("up"));
     let libraries = library_folder(&root)?;
@@ -124,79 +113,6 @@ fn version_of(program: &Program) -> Option<String> {
 fn version_in(answer: &str) -> Option<String> {
     let (_, rest) = answer.split_once(" Ver ").or_else(|| answer.split_once(" v="))?;
     Some(rest.split([' ', '-', '+']).next()?.to_owned())
-}
-
-fn download(layout: &Layout, wanted: &[&str], stamp: &str, report: &Report, interrupt: &Interrupt) -> Result<()> {
-    if on_path("apt-get").is_none() || on_path("dpkg").is_none() {
-        bail!(
-            "apt-get and dpkg are missing: on a machine that is not Debian, install mysqld 8.0 or newer and redis-server"
-        );
-    }
-    ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing: apt-get install debian-archive-keyring");
-    let mirror = apt_sources::debian_mirror()?;
-    let log = layout.log(STEP);
-    let work = layout.pkg().join("debian-download");
-    let fresh = layout.pkg().join("debian.partial");
-    for folder in [&work, &fresh] {
-        if folder.exists() {
-            fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
-        }
-    }
-    for folder in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(work.join(folder))?;
-    }
-    let sources = work.join("sources.list");
-    fs::write(&sources, format!("deb [signed-by={KEYRING}] {mirror} {SUITE} main\n"))?;
-    let apt = |arguments: &[&str]| {
-        let mut apt = Command::new("apt-get");
-        apt.args(["-q", "-y"]);
-        for (key, value) in [
-            ("Dir::State::Lists", work.join("lists")),
-            ("Dir::Etc::sourcelist", sources.clone()),
-            ("Dir::Etc::sourceparts", "/dev/null".into()),
-            ("Dir::Cache", work.join("cache")),
-            // As if nothing were installed: the packages must be complete without the machine's own.
-            ("Dir::State::status", "/dev/null".into()),
-            ("APT::Sandbox::User", "root".into()),
-            ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".into()),
-            ("Acquire::Retries", "3".into()),
-        ] {
-            apt.arg("-o").arg(format!("{key}={}", value.display()));
-        }
-        apt.args(arguments);
-        apt
-    };
-    report.line(STEP, format_args!("reading the package lists of {SUITE}"));
-    command::run(apt(&["update"]), &log, interrupt, |_| {})?;
-    report.line(STEP, format_args!("downloading {} and what they need", wanted.join(", ")));
-    let arguments: Vec<&str> =
-        ["install", "--download-only", "--no-install-recommends"].iter().chain(wanted).copied().collect();
-    command::run(apt(&arguments), &log, interrupt, |line| {
-        if line.starts_with("Need to get") {
-            report.line(STEP, line);
-        }
-    })?;
-    let mut archives: Vec<PathBuf> = fs::read_dir(work.join("cache/archives"))?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .collect();
-    archives.sort();
-    report.line(STEP, format_args!("unpacking {} packages", archives.len()));
-    fs::create_dir_all(&fresh)?;
-    for archive in &archives {
-        let mut dpkg = Command::new("dpkg");
-        dpkg.arg("-x").arg(archive).arg(&fresh);
-        command::run(dpkg, &log, interrupt, |_| {})?;
-    }
-    fs::write(fresh.join("switchboard-stamp"), stamp)?;
-    let target = unpacked(layout);
-    if target.exists() {
-        fs::remove_dir_all(&target).with_context(|| format!("removing {}", target.display()))?;
-    }
-    fs::rename(&fresh, &target)?;
-    fs::remove_dir_all(&work)?;
-    Ok(())
 }
 
 #[cfg(test)]

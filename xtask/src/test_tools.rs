@@ -1,7 +1,8 @@
 //! What only tests need: clients that we did not write (npm and Python packages) and grpcurl. They go into
-//! `.switchboard/pkg`, except node and pip themselves, which come from Debian when the machine has none.
+//! `.switchboard/pkg`. A machine without Go gets one there too; node and pip, if missing, are installed by apt.
 
 use crate::command::{self, on_path};
+use crate::debian::Unpacked;
 use crate::interrupt::Interrupt;
 use crate::layout::Layout;
 use crate::report::Report;
@@ -10,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const STEP: &str = "test tools";
+const STEP: &str = "test-tools";
 const GRPCURL: &str = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3";
 
 /// Where they are.
@@ -58,15 +59,12 @@ impl Installer<'_> {
         if command::output("python3", &["-m", "pip", "--version"]).is_none() {
             missing.extend(["python3", "python3-pip"]);
         }
-        if on_path("go").is_none() && !self.layout.pkg().join("bin/grpcurl").exists() {
-            missing.push("golang-go");
-        }
         if missing.is_empty() {
             return Ok(());
         }
         let install = format!("apt-get install {}", missing.join(" "));
         if on_path("apt-get").is_none() || !(nix::unistd::geteuid().is_root() || on_path("sudo").is_some()) {
-            bail!("the tests need node with npm, python3 with pip, and go. As root: {install}");
+            bail!("the tests need node with npm, and python3 with pip. As root: {install}");
         }
         self.report.line(STEP, &install);
         for arguments in [&["update"][..], &["install", "--no-install-recommends"]] {
@@ -110,11 +108,23 @@ impl Installer<'_> {
         }
         self.report.line(STEP, "building grpcurl");
         let go_folder = self.layout.pkg().join("go");
-        let mut go = Command::new("go");
+        let mut go = Command::new(self.go()?);
         go.args(["install", GRPCURL]).env("GOBIN", bin).env("GOPATH", &go_folder);
         // Modules that can be deleted again without changing their modes first.
         go.env("GOCACHE", go_folder.join("cache")).env("GOFLAGS", "-modcacherw");
         self.run(go)
+    }
+
+    /// The machine's Go, else Debian's newest.
+    fn go(&self) -> Result<PathBuf> {
+        if let Some(go) = on_path("go") {
+            return Ok(go);
+        }
+        let packages = Unpacked { folder: "golang", packages: &["golang-go"], pinned: GRPCURL };
+        packages.install(self.layout, self.report, STEP, self.interrupt)?;
+        let libraries = packages.root(self.layout).join("usr/lib");
+        let folders = fs::read_dir(&libraries)?.flatten().map(|entry| entry.path().join("bin/go"));
+        folders.into_iter().find(|go| go.exists()).with_context(|| format!("no Go in {}", libraries.display()))
     }
 
     /// Runs `install` unless the stamp holds the very content of the file that pins the versions.
@@ -135,6 +145,6 @@ impl Installer<'_> {
     }
 
     fn run(&self, command: Command) -> Result<()> {
-        command::run(command, &self.layout.log("test-tools"), self.interrupt, |_| {})
+        command::run(command, &self.layout.log(STEP), self.interrupt, |_| {})
     }
 }

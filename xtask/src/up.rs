@@ -83,7 +83,7 @@ pub fn bring_up(supervisor: &Supervisor<'_>) -> Result<Vec<ProcessName>> {
         Ok(()) => Ok(started),
         Err(error) => {
             if !started.is_empty() {
-                supervisor.report.line("up", format_args!("stopping what was started ({error})"));
+                supervisor.report.line("up", "stopping what was started");
                 supervisor.interrupt.clear();
                 supervisor.stop(&started, false)?;
             }
@@ -151,7 +151,11 @@ fn show_that_it_works(supervisor: &Supervisor<'_>) -> Result<()> {
     }
     for task in ["canary", "first-message"] {
         report.line(task, "sending");
-        probe::run(stack, task, interrupt, |line| report.line(task, line))?;
+        probe::run(stack, task, interrupt, |line| report.line(task, line)).map_err(|error| {
+            let connector = connector::status(stack).ok().flatten();
+            let connector = connector.map_or_else(|| "state unknown".to_owned(), |status| status.to_string());
+            error.context(format!("{}: {connector}", connector::NAME))
+        })?;
     }
     Ok(())
 }
@@ -165,6 +169,7 @@ fn how_to_use(stack: &Stack, detached: bool) -> Result<String> {
         let urls = endpoints[key].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
         urls.collect::<Vec<_>>().join(" ")
     };
+    let width = layout.command("restart connect").len() + 2;
     let mut text = String::from("\n");
     if !stack.settings.engines_only {
         text += &format!(
@@ -184,17 +189,17 @@ fn how_to_use(stack: &Stack, detached: bool) -> Result<String> {
         file.display()
     );
     if !stack.settings.engines_only {
-        text += &format!("  {:<34} a terminal client, as many as you like\n", layout.command("chat alice"));
+        text += &format!("  {:<width$} a terminal client, as many as you like\n", layout.command("chat alice"));
     }
+    let stop = if detached { "stops everything" } else { "stops everything, as does Ctrl-C here" };
     for (task, meaning) in [
         ("status", "processes, memory, health"),
         ("logs kafka -f", "the log of one process"),
-        ("restart connect", "start one process again"),
+        ("restart connect", "starts one process again"),
+        ("down", stop),
     ] {
-        text += &format!("  {:<34} {meaning}\n", layout.command(task));
+        text += &format!("  {:<width$} {meaning}\n", layout.command(task));
     }
-    let stop = if detached { "" } else { ", as does Ctrl-C here" };
-    text += &format!("  {:<34} stops everything{stop}\n", layout.command("down"));
     Ok(text)
 }
 
