@@ -1,0 +1,56 @@
+//! What the stack's processes have used, from `/proc`.
+
+use std::fs;
+
+use crate::endpoints::Process;
+
+/// Clock ticks of `/proc/<pid>/stat` in a second; the same on every Linux that Rust runs on.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A reading of one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    pub name: String,
+    /// User and system time since its start, in milliseconds.
+    pub cpu_ms: u64,
+    /// Resident memory, in KiB.
+    pub rss_kib: u64,
+}
+
+/// Reads all processes; those that are gone are left out.
+pub fn read(processes: &[Process]) -> Vec<Usage> {
+    let usage = |process: &Process| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).ok()?;
+        Some(Usage { name: process.name.clone(), cpu_ms: cpu_ms(&stat)?, rss_kib: rss_kib(&status)? })
+    };
+    processes.iter().filter_map(usage).collect()
+}
+
+/// This process's own CPU time, in milliseconds.
+pub fn own_cpu_ms() -> u64 {
+    fs::read_to_string("/proc/self/stat").ok().and_then(|stat| cpu_ms(&stat)).unwrap_or_default()
+}
+
+/// proc_pid_stat(5): fields 14 and 15, counted behind the command's name, which may hold blanks.
+fn cpu_ms(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some((ticks()? + ticks()?) * 1000 / TICKS_PER_SECOND)
+}
+
+fn rss_kib(status: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_name_with_blanks_and_brackets_does_not_shift_the_fields() {
+        let stat = "4711 (a ) b) S 1 2 3 0 -1 4194560 9 0 0 0 250 150 0 0 20 0 5 0 1 1 1";
+        assert_eq!(cpu_ms(stat), Some(4000));
+        assert_eq!(rss_kib("VmPeak:\t 1 kB\nVmRSS:\t    2048 kB\n"), Some(2048));
+    }
+}

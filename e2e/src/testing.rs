@@ -1,0 +1,91 @@
+//! What the integration tests share: the running stack, people of their own, and waiting for facts.
+//!
+//! All tests use one stack at the same time, so each makes its own people and conversations.
+
+use std::{fmt, future::Future, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::time::{Instant, interval};
+
+use crate::{
+    endpoints::{Endpoints, websocket},
+    people::PASSWORD,
+    rest::{Rest, Session},
+    stomp::Client,
+};
+
+/// How long a fact may take to come true, on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How often to look.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The stack under test.
+#[derive(Debug)]
+pub struct Stack {
+    pub endpoints: Endpoints,
+    pub rest: Rest,
+}
+
+/// Somebody of one test.
+pub type Person = Session;
+
+impl Stack {
+    /// The stack that `cargo xtask test` has started.
+    pub fn get() -> Result<Self> {
+        let endpoints = Endpoints::load(None)?;
+        let rest = Rest::new(&endpoints.core);
+        Ok(Self { endpoints, rest })
+    }
+
+    /// A new account; `name` helps to read logs.
+    pub async fn person(&self, name: &str) -> Result<Person> {
+        let unique = uuid::Uuid::now_v7().simple().to_string();
+        // The end of a UUIDv7 is random, its start is the time.
+        self.rest.register(&format!("{name}-{}", &unique[20..]), PASSWORD).await
+    }
+
+    /// As many new accounts as there are names.
+    pub async fn people<const N: usize>(&self, names: [&str; N]) -> Result<[Person; N]> {
+        let people = futures_util::future::try_join_all(names.map(|name| self.person(name))).await?;
+        Ok(people.try_into().expect("one person for each name"))
+    }
+
+    /// A channel of these people; the first one owns it.
+    pub async fn channel(&self, people: &[&Person]) -> Result<i64> {
+        let members: Vec<i64> = people[1..].iter().map(|person| person.user_id).collect();
+        self.rest.create_conversation(&people[0].token, "channel", "test", &members).await
+    }
+
+    /// The WebSocket address of a gateway, by number from 0; they repeat where the stack has fewer.
+    pub fn gateway(&self, number: usize) -> String {
+        websocket(&self.endpoints.gateways[number % self.endpoints.gateways.len()])
+    }
+
+    /// A session of that person at that gateway, subscribed to its refusals.
+    pub async fn connect(&self, person: &Person, gateway: usize) -> Result<Client> {
+        let mut client = Client::connect(&self.gateway(gateway), &person.token).await?;
+        client.subscribe("/user/queue/errors").await?;
+        Ok(client)
+    }
+}
+
+/// Asks again and again until `ask` gives something.
+///
+/// # Errors
+/// Nothing came within [`DEADLINE`], or `ask` failed.
+pub async fn eventually<T, F>(what: impl fmt::Display, mut ask: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    let deadline = Instant::now() + DEADLINE;
+    let mut polls = interval(POLL);
+    loop {
+        polls.tick().await;
+        if let Some(found) = ask().await.with_context(|| format!("waiting for: {what}"))? {
+            return Ok(found);
+        }
+        if Instant::now() > deadline {
+            bail!("{what}: not within {DEADLINE:?}");
+        }
+    }
+}
