@@ -9,7 +9,6 @@
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -168,7 +167,8 @@ fn await_topics(consumer: &GroupConsumer, config: &config::Kafka, draining: &Can
                 Ok(_) => group.dependency.down(format_args!("the topic {topic} is missing; core-services makes it")),
                 Err(failure) => group.dependency.down(failure),
             }
-            thread::sleep(backoff.next_delay());
+            // Waits, and hears meanwhile what the client has to say.
+            drop(consumer.poll(backoff.next_delay()));
         }
     }
     group.dependency.down("joining the consumer group");
@@ -253,8 +253,8 @@ impl ClientContext for Group {
         match &statistics.cgrp {
             _ if !connected => self.dependency.down("no broker is connected"),
             Some(group) if group.state == "up" && group.join_state == "steady" => self.dependency.up(),
-            // A rebalance under way: neither news nor an outage.
-            Some(group) if group.state == "up" => {}
+            // A rebalance under way or a consumer that closes: neither news nor an outage.
+            Some(group) if group.state == "up" || group.state == "term" => {}
             Some(group) => self.dependency.down(format_args!("the group's coordinator is not there: {}", group.state)),
             None => {}
         }
@@ -262,11 +262,16 @@ impl ClientContext for Group {
 }
 
 /// Commits and waits for the broker. A failure is no loss: the next owner repeats.
+///
+/// The positions are stored first: librdkafka commits what is stored once more when it gives a partition up, and
+/// would set the group back to an older position.
 fn commit(consumer: &GroupConsumer, drained: &[Position]) {
     if drained.is_empty() {
         return;
     }
-    if let Err(failure) = consumer.commit(&positions(drained), CommitMode::Sync) {
+    let positions = positions(drained);
+    let committed = consumer.store_offsets(&positions).and_then(|()| consumer.commit(&positions, CommitMode::Sync));
+    if let Err(failure) = committed {
         error!(partitions = drained.len(), %failure, "drained partitions could not be committed; they are repeated");
     }
 }

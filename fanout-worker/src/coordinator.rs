@@ -188,12 +188,15 @@ impl Coordinator {
             .map(|(id, Owned { progress, cancel, task, .. })| (id, progress, cancel, task))
             .collect();
         let runtime = self.runtime.clone();
-        let all_ended = runtime.block_on(timeout(self.drain_deadline, async {
-            for (_, _, _, task) in &mut draining {
-                // A panic is no reason to wait for it; its watermark stands where it stood.
-                let _ = task.await;
-            }
-        }));
+        let all_ended = runtime.block_on(async {
+            let end_of_all = async {
+                for (_, _, _, task) in &mut draining {
+                    // A panic is no reason to wait for it; its watermark stands where it stood.
+                    let _ = task.await;
+                }
+            };
+            timeout(self.drain_deadline, end_of_all).await
+        });
         if all_ended.is_err() {
             let left = draining.iter().filter(|(.., task)| !task.is_finished()).count();
             warn!(

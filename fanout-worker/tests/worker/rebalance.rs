@@ -1,0 +1,108 @@
+//! Several workers that come and go while records flow.
+
+use std::sync::Arc;
+
+use crate::{
+    bed::{Bed, Worker, binary, eventually, signal},
+    gateway::Gateway,
+};
+
+const CONVERSATIONS: i64 = 16;
+const SEQS: i64 = 100;
+
+/// A gateway that serves all conversations, and the events of all of them on their way.
+async fn flowing(bed: &Arc<Bed>) -> (Gateway, tokio::task::JoinHandle<()>) {
+    let gateway = Gateway::start(bed, "gateway").await;
+    for conversation in 1..=CONVERSATIONS {
+        gateway.serve_conversation(conversation).await;
+    }
+    let producing = Arc::clone(bed);
+    let flow = tokio::spawn(async move {
+        for seq in 1..=SEQS {
+            for conversation in 1..=CONVERSATIONS {
+                producing.message(conversation, seq).await;
+            }
+        }
+    });
+    (gateway, flow)
+}
+
+async fn has_everything(gateway: &Gateway) -> usize {
+    let mut repeated = 0;
+    for conversation in 1..=CONVERSATIONS {
+        repeated += gateway.has_all(conversation, SEQS).await;
+    }
+    repeated
+}
+
+async fn has_a_part(admin: &str) {
+    eventually("the worker has partitions", || async {
+        let partitions: serde_json::Value = chassis::http::get_json(&format!("{admin}/partitions")).await.ok()?;
+        let taken = |item: &serde_json::Value| item["topic"].as_str()?.ends_with("messages").then_some(());
+        partitions["items"].as_array()?.iter().find_map(taken)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn order_holds_and_nothing_is_lost_or_repeated_while_workers_join_and_leave() {
+    let bed = Arc::new(Bed::new().await);
+    let first = Worker::start(bed.settings());
+    first.is_ready().await;
+    let (gateway, flow) = flowing(&bed).await;
+    let second = Worker::start(bed.settings());
+    has_a_part(&second.admin).await;
+    first.stop().await;
+    let third = Worker::start(bed.settings());
+    has_a_part(&third.admin).await;
+    flow.await.unwrap();
+    assert_eq!(has_everything(&gateway).await, 0, "a drained partition is committed: its next owner repeats nothing");
+    second.stop().await;
+    third.stop().await;
+    assert_eq!(bed.committed("messages").await, CONVERSATIONS * SEQS);
+    Arc::into_inner(bed).unwrap().remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_partitions_of_a_killed_worker_move_and_nothing_is_lost() {
+    let bed = Arc::new(Bed::new().await);
+    let mut killed = binary(&bed.settings()).spawn().unwrap();
+    let (gateway, flow) = flowing(&bed).await;
+    eventually("the worker that will be killed has written", || async {
+        (!gateway.entries().await.is_empty()).then_some(())
+    })
+    .await;
+    killed.start_kill().unwrap();
+    killed.wait().await.unwrap();
+    let heir = Worker::start(bed.settings());
+    flow.await.unwrap();
+    has_everything(&gateway).await;
+    heir.stop().await;
+    Arc::into_inner(bed).unwrap().remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_suspended_beyond_its_session_gives_up_what_it_lost_and_goes_on() {
+    let bed = Arc::new(Bed::new().await);
+    let settings = bed.settings();
+    let admin = format!("http://{}", settings["SWITCHBOARD__ADMIN__LISTEN"]);
+    let suspended = binary(&settings).spawn().unwrap();
+    let (gateway, flow) = flowing(&bed).await;
+    eventually("the worker that will be suspended has written", || async {
+        (!gateway.entries().await.is_empty()).then_some(())
+    })
+    .await;
+    signal(&suspended, "STOP").await;
+    let heir = Worker::start(bed.settings());
+    flow.await.unwrap();
+    has_everything(&gateway).await;
+
+    signal(&suspended, "CONT").await;
+    has_a_part(&admin).await;
+    heir.stop().await;
+    for conversation in 1..=CONVERSATIONS {
+        bed.message(conversation, SEQS + 1).await;
+        gateway.has_all(conversation, SEQS + 1).await;
+    }
+    Arc::into_inner(bed).unwrap().remove().await;
+}
