@@ -34,6 +34,9 @@ pub struct Change<T> {
     pub op: Op,
     /// When the connector processed the change, milliseconds since the Unix epoch.
     pub ts_ms: Option<i64>,
+    /// The same in microseconds.
+    #[serde(default)]
+    pub ts_us: Option<i64>,
 }
 
 /// Where the change stands in the source. Fields that this version does not know are ignored.
@@ -44,7 +47,10 @@ pub struct Source {
     pub name: String,
     /// When the change was made in the database, milliseconds since the Unix epoch.
     pub ts_ms: i64,
-    /// `true`, `last`, `false`, `incremental`; text or boolean by version.
+    /// The same in microseconds.
+    #[serde(default)]
+    pub ts_us: Option<i64>,
+    /// `"false"`, or a word of a snapshot; text in Debezium 3, a boolean in older versions.
     #[serde(default)]
     pub snapshot: serde_json::Value,
     pub db: String,
@@ -54,9 +60,19 @@ pub struct Source {
     pub server_id: i64,
     #[serde(default)]
     pub gtid: Option<String>,
+    /// The binlog's file, the position in it, and the row within that event.
     pub file: String,
     pub pos: i64,
     pub row: i32,
+}
+
+/// The key of a change of `message_producer_outbox`: its primary key. The record behind a delete has this key and no
+/// value (a tombstone).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxKey {
+    pub id: String,
+    /// Microseconds since the Unix epoch.
+    pub created_at: i64,
 }
 
 /// A row of `message_producer_outbox`. `created_at` is microseconds since the Unix epoch (`io.debezium.time.MicroTimestamp`).
