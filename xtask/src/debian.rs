@@ -92,14 +92,17 @@ impl Apt {
         for folder in [lists.join("partial"), cache.join("archives/partial")] {
             fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         }
+        let status = work.join("status");
+        fs::write(&status, "")?;
         fs::write(&sources, format!("deb [signed-by={KEYRING}] {mirror} {SUITE} main\n"))?;
         let options = [
             format!("Dir::State::Lists={}", lists.display()),
             format!("Dir::Etc::sourcelist={}", sources.display()),
             "Dir::Etc::sourceparts=/dev/null".to_owned(),
             format!("Dir::Cache={}", cache.display()),
-            // As if nothing were installed: the packages must be complete without the machine's own.
-            "Dir::State::status=/dev/null".to_owned(),
+            // As if nothing were installed: the packages must be complete without the machine's own. A file of our own,
+            // because apt puts its lock beside it.
+            format!("Dir::State::status={}", status.display()),
             // The user that apt downloads as can't write into this folder.
             "APT::Sandbox::User=root".to_owned(),
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
