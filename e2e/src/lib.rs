@@ -19,3 +19,4 @@ pub mod rest;
 pub mod stomp;
 pub mod table;
 pub mod testing;
+pub mod tokens;

@@ -9,13 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     endpoints::Endpoints,
     rest::{Rest, Session},
+    tokens::claims_of,
 };
 
 /// The password of all accounts that these tools make. They are for trying out, not for secrets.
@@ -116,12 +116,9 @@ impl From<Session> for Account {
     }
 }
 
-/// How long a token is valid, in seconds; 0 for what is none.
+/// How long a token is still valid, in seconds; below 0 when it is not.
 fn seconds_left(token: &str) -> i64 {
-    let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-    let claims: Option<serde_json::Value> = claims.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let end = claims.and_then(|claims| claims["exp"].as_i64()).unwrap_or_default();
-    end - chrono::Utc::now().timestamp()
+    claims_of(token).map_or(0, |claims| claims.exp) - chrono::Utc::now().timestamp()
 }
 
 /// Replaces a file that only its owner may read.

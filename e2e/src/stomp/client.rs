@@ -15,7 +15,7 @@ use super::{
 };
 
 /// How long an answer may take before the wait for it fails.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The RECEIPT of a SEND: the message is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,186 @@
+//! Clients that we did not write: @stomp/stompjs and stomp.py, as they are published, through the programs of
+//! `examples/`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use e2e::{
+    endpoints::Endpoints,
+    history::History,
+    rest::Session,
+    testing::{DEADLINE, Stack},
+};
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+/// Each of the two programs sends so many.
+const EACH: usize = 500;
+/// For the whole exchange.
+const EXCHANGE_DEADLINE: Duration = Duration::from_secs(240);
+
+fn example(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate lies in the repository")
+        .join("examples")
+        .join(path)
+}
+
+fn node(script: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(example("javascript").join(script)).kill_on_drop(true);
+    command
+}
+
+fn python(script: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.arg(example("python").join(script)).kill_on_drop(true);
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// stomp.py wants host and port.
+fn authority(gateway: &str) -> String {
+    gateway.trim_start_matches("ws://").trim_end_matches("/ws").to_owned()
+}
+
+/// What an exchange program prints.
+#[derive(Debug, Deserialize)]
+struct Exchanged {
+    receipts: Vec<i64>,
+    received: Vec<Received>,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+struct Received {
+    seq: i64,
+    text: String,
+}
+
+async fn exchange(mut command: Command, person: &Session, name: &str, conversation: i64) -> Result<Exchanged> {
+    command.env("SWITCHBOARD_TOKEN", &person.token).args(["--name", name, "--after-seq", "1"]);
+    command.args(["--conversation", &conversation.to_string()]);
+    command.args(["--count", &EACH.to_string(), "--total", &(2 * EACH).to_string()]);
+    let output =
+        timeout(EXCHANGE_DEADLINE, command.output()).await.with_context(|| format!("{name} did not end"))??;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{name} failed: {said}");
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{name} printed something else: {said}"))
+}
+
+#[tokio::test]
+async fn stompjs_and_stomp_py_exchange_a_thousand_messages_each_once_and_in_order() -> Result<()> {
+    let stack = Stack::get()?;
+    let [jana, pablo] = stack.people(["jana", "pablo"]).await?;
+    let conversation = stack.channel(&[&jana, &pablo]).await?;
+    let mut javascript = node("exchange.mjs");
+    javascript.args(["--gateway", &stack.gateway(0)]);
+    let mut in_python = python("exchange.py");
+    in_python.args(["--gateway", &authority(&stack.gateway(1))]);
+    let (jana, pablo) = tokio::try_join!(
+        exchange(javascript, &jana, "javascript", conversation),
+        exchange(in_python, &pablo, "python", conversation),
+    )?;
+
+    let mut history = History::default();
+    for (name, seen) in [("javascript", &jana), ("python", &pablo)] {
+        assert_eq!(seen.receipts.len(), EACH, "{name}");
+        history.opened(name, conversation, 1);
+        for message in &seen.received {
+            history.received(name, conversation, message.seq, Some(&message.text));
+        }
+        for seq in &seen.receipts {
+            let text = &jana.received.iter().find(|message| message.seq == *seq).context("a receipt's message")?.text;
+            assert!(text.starts_with(name), "the receipt {seq} of {name} is for {text:?}");
+            history.acknowledged(conversation, *seq, text);
+        }
+    }
+    let verdict = history.verdict();
+    assert!(verdict.is_clean(), "{verdict}");
+    assert_eq!(verdict.deliveries, 4 * EACH);
+    assert_eq!(jana.received, pablo.received, "both saw the same");
+    Ok(())
+}
+
+/// A chat program that runs.
+struct Chat {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Chat {
+    async fn start(mut command: Command, person: &str, endpoints: &Endpoints, gateway: &str) -> Result<Self> {
+        command.args([person, "--core", &endpoints.core[0], "--gateway", gateway]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let input = child.stdin.take().context("no input")?;
+        let output = BufReader::new(child.stdout.take().context("no output")?).lines();
+        let mut chat = Self { child, input, output };
+        chat.sees("- connected").await?;
+        Ok(chat)
+    }
+
+    async fn says(&mut self, text: &str) -> Result<()> {
+        self.input.write_all(format!("{text}\n").as_bytes()).await?;
+        Ok(())
+    }
+
+    /// Waits for a line with that text.
+    async fn sees(&mut self, text: &str) -> Result<()> {
+        let read = async {
+            while let Some(line) = self.output.next_line().await? {
+                if line.contains(text) {
+                    return Ok(());
+                }
+            }
+            bail!("the program ended without {text:?}")
+        };
+        timeout(DEADLINE, read).await.with_context(|| format!("no line with {text:?} in time"))?
+    }
+
+    /// Ends the input and waits for the program.
+    async fn leaves(mut self) -> Result<()> {
+        drop(self.input);
+        let status = timeout(DEADLINE, self.child.wait()).await.context("the program did not end with its input")??;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_chat_programs_of_all_languages_talk_to_each_other() -> Result<()> {
+    let stack = Stack::get()?;
+    let endpoints = &stack.endpoints;
+    // The people and the channel of the demonstration.
+    let mut probe = Command::new(env!("CARGO_BIN_EXE_probe"));
+    ensure!(probe.arg("first-message").stdout(Stdio::null()).status().await?.success(), "no demonstration");
+    let mut alice = Chat::start(node("chat.mjs"), "alice", endpoints, &stack.gateway(0)).await?;
+    let mut bob = Chat::start(python("chat.py"), "bob", endpoints, &authority(&stack.gateway(1))).await?;
+    let mut ours = Command::new(env!("CARGO_BIN_EXE_probe"));
+    ours.args(["chat", "alice", "--gateway", "2"]).kill_on_drop(true);
+    let mut child = ours.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let (input, output) = (child.stdin.take().context("no input")?, child.stdout.take().context("no output")?);
+    let mut terminal = Chat { child, input, output: BufReader::new(output).lines() };
+    terminal.sees("- connected").await?;
+
+    let unique = uuid::Uuid::now_v7().simple().to_string();
+    for (who, text) in [(0, "from javascript"), (1, "from python"), (2, "from the terminal")] {
+        let text = format!("{text} {unique}");
+        [&mut alice, &mut bob, &mut terminal][who].says(&text).await?;
+        for chat in [&mut alice, &mut bob, &mut terminal] {
+            chat.sees(&text).await?;
+        }
+    }
+    for chat in [alice, bob, terminal] {
+        chat.leaves().await?;
+    }
+    Ok(())
+}
