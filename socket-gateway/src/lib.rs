@@ -1,0 +1,3 @@
+//! socket-gateway: holds client connections.
+
+pub mod stomp;

@@ -1,0 +1,56 @@
+//! Versions of the protocol and their choice.
+
+/// A version of STOMP; later ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    V1_0,
+    V1_1,
+    V1_2,
+}
+
+impl Version {
+    /// What this gateway speaks, as the `version` header of a refusal lists it.
+    pub const SUPPORTED: &'static str = "1.0,1.1,1.2";
+    /// The WebSocket subprotocols, the best first.
+    pub const SUBPROTOCOLS: [&'static str; 3] = ["v12.stomp", "v11.stomp", "v10.stomp"];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Version::V1_0 => "1.0",
+            Version::V1_1 => "1.1",
+            Version::V1_2 => "1.2",
+        }
+    }
+
+    fn from_wire(text: &str) -> Option<Self> {
+        match text.trim() {
+            "1.0" => Some(Version::V1_0),
+            "1.1" => Some(Version::V1_1),
+            "1.2" => Some(Version::V1_2),
+            _ => None,
+        }
+    }
+
+    /// The highest version in `accept-version` that this gateway speaks. A client that names none speaks 1.0
+    /// (STOMP 1.2, "Protocol negotiation").
+    pub fn negotiate(accept_version: Option<&str>) -> Option<Self> {
+        match accept_version {
+            None => Some(Version::V1_0),
+            Some(list) => list.split(',').filter_map(Version::from_wire).max(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_common_version_is_chosen() {
+        assert_eq!(Version::negotiate(None), Some(Version::V1_0));
+        assert_eq!(Version::negotiate(Some("1.0,1.1")), Some(Version::V1_1));
+        assert_eq!(Version::negotiate(Some("1.2, 1.1,9.9")), Some(Version::V1_2));
+        assert_eq!(Version::negotiate(Some("2.0")), None);
+        assert_eq!(Version::negotiate(Some("")), None);
+    }
+}
