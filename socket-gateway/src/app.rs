@@ -1,0 +1,139 @@
+//! The parts put together, and taken apart again in order.
+
+use std::sync::{Arc, atomic::AtomicUsize};
+
+use anyhow::Context as _;
+use chassis::{
+    Process, Secret,
+    hops::HopRing,
+    jwt::{KeySource, Verifier},
+    service_token::ServiceToken,
+};
+use proto::Keys;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+use crate::{
+    config::Config,
+    hub::{Backend, Hub, Limits, Shard, Timing},
+    metrics::Metrics,
+    registration::{ConnectionsTask, Incarnations, InterestTask},
+    session::{Services, Settings, Users},
+    transport::{
+        listener,
+        websocket::{self, Gate},
+    },
+    upstream::{Core, Endpoints, Sends},
+};
+
+/// Serves until drained.
+pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
+    let Process { lifecycle, readiness, .. } = &process;
+    let draining = lifecycle.draining();
+    // What sessions need to end well goes on until they have ended.
+    let stop = CancellationToken::new();
+    let hops = HopRing::new(config.hops.capacity);
+    let metrics = Arc::new(Metrics::new(hops.clone()));
+
+    let secret = Secret::from_file(&config.auth.client_secret_file).context("auth.client_secret_file")?;
+    let token = Arc::new(ServiceToken::new(config.core.endpoints.clone(), &config.auth.client_id, secret));
+    let verifier = Arc::new(Verifier::new(&config.auth.issuer));
+    let keys = Arc::new(KeySource::new(config.core.endpoints.clone(), verifier));
+    lifecycle.spawn("keys", Arc::clone(&keys).run(draining.clone(), readiness.dependency("core-keys")));
+    lifecycle.spawn("token", Arc::clone(&token).run(draining.clone(), readiness.dependency("core-token")));
+
+    let endpoints = Endpoints::new(&config.core, token)?;
+    let (core, calls) = Core::new(endpoints.clone(), &config.core, stop.clone());
+    let bounds = (config.core.sends_queued, config.core.sends_in_flight);
+    let (sends, streams) = Sends::new(&endpoints, bounds, &metrics, &readiness.dependency("core"));
+
+    let shards = match config.hub.shards {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        shards => shards,
+    };
+    let (hub, inputs) = Hub::new(shards, config.hub.queue);
+    let redis_keys = Keys::new(&config.redis.key_prefix);
+    let incarnations = Incarnations::new(&config, hub.clone(), readiness.dependency("redis"), Arc::clone(&metrics))?;
+    let (lives, batch) = (incarnations.lives(), config.registration.batch);
+    let (interest, interest_task) =
+        InterestTask::new(redis_keys, lives.clone(), incarnations.doubts(), hub.clone(), batch);
+    let (connections, connections_task) =
+        ConnectionsTask::new(endpoints, lives, batch, config.registration.ping_interval);
+
+    let until_stop = |name, task| critical(&process, name, stop.clone(), task);
+    until_stop("calls", Box::pin(calls));
+    for stream in streams {
+        until_stop("sends", Box::pin(stream.run(stop.clone())));
+    }
+    until_stop("interest", Box::pin(interest_task.run(stop.clone())));
+    until_stop("incarnations", Box::pin(incarnations.run(stop.clone())));
+    let (last_session_ended, unregistered) = (CancellationToken::new(), CancellationToken::new());
+    let registering = {
+        let (ended, unregistered) = (last_session_ended.clone(), unregistered.clone());
+        async move {
+            connections_task.run(ended).await;
+            unregistered.cancel();
+        }
+    };
+    critical(&process, "connections", last_session_ended.clone(), Box::pin(registering));
+    let backend = Backend { interest, core: core.clone() };
+    for inputs in inputs {
+        let shard =
+            Shard::new(Limits::from(&config.hub), Timing::from(&config.hub), backend.clone(), Arc::clone(&metrics));
+        until_stop("shard", Box::pin(shard.run(inputs, stop.clone())));
+    }
+
+    let tasks = TaskTracker::new();
+    let services = Arc::new(Services {
+        settings: Arc::new(Settings::from_config(&config)),
+        stomp: config.stomp.limits(),
+        replay_low_water: config.limits.replay_low_water,
+        close_timeout: config.websocket.close_timeout,
+        drain_window: config.drain.window,
+        hub,
+        core,
+        sends,
+        connections,
+        keys,
+        metrics: Arc::clone(&metrics),
+        draining: draining.clone(),
+        tasks: tasks.clone(),
+        users: Arc::new(Users::default()),
+        next_session: 1.into(),
+    });
+    let gate = Arc::new(Gate {
+        services,
+        settings: config.websocket.clone(),
+        max_connections: config.limits.connections,
+        retry_after: config.limits.retry_after,
+        open: AtomicUsize::new(0),
+    });
+    process.serve_admin(config.admin.listen, metrics.registry(), hops.router()).await?;
+    let listen = config.server.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("server.listen: can't bind {listen}"))?;
+    info!(bound = %listener.local_addr().context("the listener has no address")?, "clients may connect");
+    listener::serve(listener, websocket::router(gate), config.server.header_timeout, tasks.clone(), draining).await;
+
+    info!(sessions = metrics.sessions.get(), "draining: clients are told to go");
+    tasks.close();
+    tasks.wait().await;
+    last_session_ended.cancel();
+    unregistered.cancelled().await;
+    stop.cancel();
+    Ok(())
+}
+
+/// A task that goes on while the process drains, until `stop`; its end before that is a failure.
+fn critical(
+    process: &Process,
+    name: &'static str,
+    stop: CancellationToken,
+    task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+) {
+    process.lifecycle.spawn_critical(name, async move {
+        task.await;
+        anyhow::ensure!(stop.is_cancelled(), "it ended while it was needed");
+        Ok(())
+    });
+}

@@ -1,0 +1,297 @@
+//! The configuration; `config/default.yaml` says what each key means.
+
+use std::{path::PathBuf, time::Duration};
+
+use chassis::{
+    Validate,
+    config::{Listen, Log, Shutdown, bytes, duration},
+};
+use serde::Deserialize;
+
+use crate::stomp;
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$attr:meta])* $field:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name { $($(#[$attr])* pub $field: $type,)* }
+    };
+}
+
+section!(/// All of it.
+Config {
+    server: Server,
+    admin: Listen,
+    log: Log,
+    shutdown: Shutdown,
+    gateway: Gateway,
+    core: Core,
+    auth: Auth,
+    redis: Redis,
+    registration: Registration,
+    hub: Hub,
+    websocket: WebSocket,
+    stomp: Stomp,
+    session: Session,
+    limits: Limits,
+    drain: Drain,
+    hops: Hops,
+});
+
+section!(/// The listener for clients.
+Server {
+    listen: std::net::SocketAddr,
+    #[serde(with = "duration")]
+    header_timeout: Duration,
+});
+
+section!(Gateway { id: String });
+
+section!(/// Calls to core.
+Core {
+    endpoints: Vec<String>,
+    #[serde(with = "duration")]
+    connect_timeout: Duration,
+    #[serde(with = "duration")]
+    request_timeout: Duration,
+    #[serde(with = "duration")]
+    keep_alive_interval: Duration,
+    #[serde(with = "duration")]
+    keep_alive_timeout: Duration,
+    sends_in_flight: usize,
+    sends_queued: usize,
+    batch: usize,
+    batches_in_flight: usize,
+    log_reads: usize,
+    log_page: u32,
+    #[serde(with = "bytes")]
+    max_answer: usize,
+});
+
+section!(/// Whose tokens are taken, and which service this is.
+Auth {
+    issuer: String,
+    client_id: String,
+    client_secret_file: PathBuf,
+});
+
+section!(Redis {
+    url: String,
+    key_prefix: String,
+    #[serde(with = "duration")]
+    connect_timeout: Duration,
+    #[serde(with = "duration")]
+    response_timeout: Duration,
+});
+
+section!(/// Lease, stream and registered connections.
+Registration {
+    #[serde(with = "duration")]
+    lease_ttl: Duration,
+    #[serde(with = "duration")]
+    lease_renewal: Duration,
+    read_count: usize,
+    #[serde(with = "duration")]
+    trim_interval: Duration,
+    #[serde(with = "duration")]
+    ping_interval: Duration,
+    batch: usize,
+});
+
+section!(/// Conversations and users that are served here.
+Hub {
+    shards: usize,
+    queue: usize,
+    ring_events: usize,
+    #[serde(with = "bytes")]
+    ring_bytes: usize,
+    #[serde(with = "bytes")]
+    pending_bytes: usize,
+    #[serde(with = "duration")]
+    linger: Duration,
+    #[serde(with = "duration")]
+    compare_interval: Duration,
+    #[serde(with = "duration")]
+    attach_timeout: Duration,
+});
+
+section!(WebSocket {
+    allowed_origins: Vec<String>,
+    #[serde(with = "bytes")]
+    read_buffer: usize,
+    #[serde(with = "bytes")]
+    write_buffer: usize,
+    #[serde(with = "bytes")]
+    max_message: usize,
+    #[serde(with = "bytes")]
+    max_frame: usize,
+    #[serde(with = "duration")]
+    close_timeout: Duration,
+});
+
+section!(Stomp {
+    #[serde(with = "bytes")]
+    max_line: usize,
+    max_headers: usize,
+    #[serde(with = "bytes")]
+    max_head: usize,
+    #[serde(with = "bytes")]
+    max_body: usize,
+});
+
+section!(Session {
+    #[serde(with = "duration")]
+    connect_timeout: Duration,
+    #[serde(with = "duration")]
+    heart_beat_send: Duration,
+    #[serde(with = "duration")]
+    heart_beat_receive: Duration,
+    #[serde(with = "duration")]
+    heart_beat_tolerance: Duration,
+    #[serde(with = "duration")]
+    send_deadline: Duration,
+    #[serde(with = "duration")]
+    retry_base: Duration,
+    #[serde(with = "duration")]
+    retry_max: Duration,
+    #[serde(with = "duration")]
+    typing_interval: Duration,
+});
+
+section!(Limits {
+    connections: usize,
+    #[serde(with = "duration")]
+    retry_after: Duration,
+    connections_per_user: usize,
+    subscriptions: usize,
+    sends_in_flight: usize,
+    sends_per_second: u32,
+    sends_burst: u32,
+    #[serde(with = "bytes")]
+    message_body: usize,
+    #[serde(with = "bytes")]
+    outgoing: usize,
+    #[serde(with = "bytes")]
+    replay_low_water: usize,
+});
+
+section!(Drain {
+    #[serde(with = "duration")]
+    window: Duration,
+    #[serde(with = "duration")]
+    sends: Duration,
+});
+
+section!(Hops { capacity: usize });
+
+impl Stomp {
+    pub fn limits(&self) -> stomp::Limits {
+        stomp::Limits { line: self.max_line, headers: self.max_headers, head: self.max_head, body: self.max_body }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), String> {
+        let id_is_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+        let positive = [
+            ("core.sends_in_flight", self.core.sends_in_flight),
+            ("core.sends_queued", self.core.sends_queued),
+            ("core.batch", self.core.batch),
+            ("core.batches_in_flight", self.core.batches_in_flight),
+            ("core.log_reads", self.core.log_reads),
+            ("core.log_page", self.core.log_page as usize),
+            ("registration.read_count", self.registration.read_count),
+            ("registration.batch", self.registration.batch),
+            ("hub.queue", self.hub.queue),
+            ("limits.sends_in_flight", self.limits.sends_in_flight),
+            ("limits.sends_per_second", self.limits.sends_per_second as usize),
+            ("limits.sends_burst", self.limits.sends_burst as usize),
+        ];
+        if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{key} must be above 0"));
+        }
+        let rules: [(bool, &str); 11] = [
+            (
+                !self.gateway.id.is_empty() && self.gateway.id.chars().all(id_is_safe),
+                "gateway.id must be letters, digits, dashes and dots",
+            ),
+            (!self.core.endpoints.is_empty(), "core.endpoints must name at least one core"),
+            (
+                self.registration.lease_renewal * 2 < self.registration.lease_ttl,
+                "registration.lease_renewal must be under half of registration.lease_ttl",
+            ),
+            (
+                self.redis.response_timeout < self.registration.lease_ttl,
+                "redis.response_timeout must be under registration.lease_ttl",
+            ),
+            (
+                self.core.request_timeout < self.hub.attach_timeout,
+                "hub.attach_timeout must be longer than core.request_timeout",
+            ),
+            (!self.hub.compare_interval.is_zero(), "hub.compare_interval must be above 0s"),
+            (
+                self.stomp.max_body <= self.websocket.max_message,
+                "websocket.max_message must not be below stomp.max_body",
+            ),
+            (
+                self.websocket.max_frame <= self.websocket.max_message,
+                "websocket.max_frame must not be above websocket.max_message",
+            ),
+            (self.limits.message_body <= self.stomp.max_body, "limits.message_body must not be above stomp.max_body"),
+            (
+                self.limits.replay_low_water < self.limits.outgoing,
+                "limits.replay_low_water must be under limits.outgoing",
+            ),
+            (
+                self.drain.window + self.drain.sends < self.shutdown.grace,
+                "shutdown.grace must be longer than drain.window and drain.sends together",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, message)) => Err(message.to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    fn log(&self) -> &Log {
+        &self.log
+    }
+
+    fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn load(env: &[(&str, &str)]) -> Result<Config, String> {
+        let env = env.iter().map(|(name, value)| (format!("SWITCHBOARD__{name}"), (*value).to_owned()));
+        chassis::config::load(include_str!("../config/default.yaml"), None, env).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_commented_defaults_are_valid() {
+        load(&[]).unwrap();
+    }
+
+    #[test]
+    fn relations_between_keys_are_refused_by_both_names() {
+        for (key, value, names) in [
+            ("REGISTRATION__LEASE_RENEWAL", "4s", ["registration.lease_renewal", "registration.lease_ttl"]),
+            ("STOMP__MAX_BODY", "2MiB", ["websocket.max_message", "stomp.max_body"]),
+            ("LIMITS__MESSAGE_BODY", "300KiB", ["limits.message_body", "stomp.max_body"]),
+            ("LIMITS__OUTGOING", "64KiB", ["limits.replay_low_water", "limits.outgoing"]),
+            ("SHUTDOWN__GRACE", "9s", ["shutdown.grace", "drain.window"]),
+            ("CORE__REQUEST_TIMEOUT", "20s", ["hub.attach_timeout", "core.request_timeout"]),
+        ] {
+            let message = load(&[(key, value)]).unwrap_err();
+            assert!(names.iter().all(|name| message.contains(name)), "{message}");
+        }
+        assert!(load(&[("CORE__BATCH", "0")]).unwrap_err().contains("core.batch"));
+        assert!(load(&[("GATEWAY__ID", "a:b")]).unwrap_err().contains("gateway.id"));
+        assert!(load(&[("HUB__SHARTS", "1")]).unwrap_err().contains("sharts"));
+    }
+}

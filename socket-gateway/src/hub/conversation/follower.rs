@@ -1,0 +1,254 @@
+//! Followers: subscribers with a cursor of their own.
+//!
+//! A follower is *behind* while it replays (from the ring, else from pages of the log, paced by its session's queue),
+//! and *ahead* while its cursor is a head that the conversation has not reached. When cursor and position meet it
+//! becomes a member. RESUMED is the first that a subscriber gets; where the log must be read, it waits for the first
+//! page, because only that tells whether the log still holds what was asked for.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use proto::{Code, event::Tier};
+
+use super::{Attached, Conversation, Effect, LogRead, Member, Page, Reader, group::resumed_frame};
+use crate::{
+    hub::{
+        Attach, Start, SubscriptionKey,
+        event::{Event, Kind, Visible},
+    },
+    refusal::Refusal,
+    session::{self, Class, Pushed, Waiter},
+};
+
+/// A subscription is refused when the log can't be read for its first page so often.
+const OPENING_TRIES: u32 = 5;
+
+#[derive(Debug)]
+pub struct Follower {
+    pub attach: Attach,
+    /// The last seq that it got, or that it may not see.
+    pub cursor: i64,
+    pub page: VecDeque<Arc<Event>>,
+    /// What it was told is of another past: it goes on from the position.
+    pub start_over: bool,
+    visible: Visible,
+    /// Up to here `visible` is the truth; memberships that end later end by their USER_LEFT.
+    head: i64,
+    /// RESUMED was not sent yet.
+    opening: bool,
+    reading: bool,
+    /// Its session's queue will say when to go on.
+    paused: bool,
+}
+
+/// Whether a follower stays one.
+enum Next {
+    Stays,
+    Joins,
+    Gone,
+}
+
+impl Follower {
+    /// Something else will move it on.
+    pub fn is_busy(&self) -> bool {
+        self.reading || self.paused
+    }
+}
+
+impl Conversation {
+    /// Lets a subscription begin, after its locking read.
+    pub(super) fn open(&mut self, attach: Attach, attached: Attached) {
+        let Attached { head, visible, member, .. } = attached;
+        let top = self.position.map_or(head, |position| position.max(head));
+        if !member && attach.start == Start::Head {
+            let message = format!("you are no member of conversation {}", self.id);
+            return super::refuse(&attach, &Refusal::new(Code::NotAMember, message));
+        }
+        let (cursor, recovered) = match attach.start {
+            Start::Head => (top, true),
+            Start::Join { seq } => ((seq - 1).min(top), true),
+            Start::After { seq, epoch } if seq <= top && epoch.is_none_or(|epoch| epoch == self.epoch) => (seq, true),
+            Start::After { .. } => (top, false),
+        };
+        let mut follower = Follower {
+            attach,
+            cursor,
+            page: VecDeque::new(),
+            start_over: false,
+            visible,
+            head,
+            opening: true,
+            reading: false,
+            paused: false,
+        };
+        // Where nothing is to be read from the log, what is said first is known now.
+        let next = follower.visible.next_after(cursor);
+        let tier = match next {
+            Some(seq) if seq <= top && self.position.is_some_and(|position| seq <= position) => {
+                if self.ring.get(seq).is_some() { Some(Tier::Ring) } else { None }
+            }
+            Some(seq) if seq <= top => Some(Tier::Ring),
+            _ => Some(Tier::Live),
+        };
+        if let Some(tier) = tier {
+            self.say_resumed(&mut follower, recovered, tier);
+        }
+        self.followers.push(follower);
+        self.advance_followers(|follower| !follower.is_busy());
+    }
+
+    /// For somebody who may see nothing of it at all.
+    pub(super) fn end_unseen(&self, attach: &Attach) {
+        let resumed = self.resumed(self.position.unwrap_or(0), false, true, Tier::Live, Vec::new(), attach.user_seq);
+        attach.outgoing.push(Class::Control, resumed_frame(&attach.head, &resumed, self.epoch));
+        // No later membership is told by what was read before this.
+        attach.outgoing.notify(ended(attach, i64::MAX, false));
+    }
+
+    pub(super) fn follower_read(&mut self, key: SubscriptionKey, read: LogRead, result: Result<Page, Refusal>) {
+        let Some(index) = self.followers.iter().position(|follower| follower.attach.key == key) else { return };
+        let follower = &mut self.followers[index];
+        match result {
+            Err(refusal) if follower.opening && read.tries >= OPENING_TRIES => {
+                super::refuse(&follower.attach, &refusal);
+                self.followers.swap_remove(index);
+            }
+            Err(_) => self.effects.push(Effect::ReadLog(LogRead { tries: read.tries + 1, ..read })),
+            Ok(page) => {
+                follower.reading = false;
+                if read.generation == self.generation {
+                    // Where the log does not go on at the cursor, it no longer holds what is missing.
+                    if page.events.first().is_some_and(|event| event.seq <= follower.cursor + 1) {
+                        follower.page.extend(page.events);
+                    } else {
+                        follower.start_over = true;
+                    }
+                }
+                self.advance_followers(|follower| follower.attach.key == key);
+            }
+        }
+    }
+
+    /// The session's queue has run low.
+    pub fn go_on(&mut self, key: SubscriptionKey) {
+        if let Some(follower) = self.followers.iter_mut().find(|follower| follower.attach.key == key) {
+            follower.paused = false;
+            self.advance_followers(|follower| follower.attach.key == key && !follower.is_busy());
+        }
+    }
+
+    /// Gives the chosen followers what can be given now.
+    pub(super) fn advance_followers(&mut self, chosen: impl Fn(&Follower) -> bool) {
+        for mut follower in std::mem::take(&mut self.followers) {
+            let next = if chosen(&follower) { self.advance(&mut follower) } else { Next::Stays };
+            match next {
+                Next::Stays => self.followers.push(follower),
+                Next::Gone => {}
+                Next::Joins => {
+                    let Attach { key, user, head, outgoing, .. } = follower.attach;
+                    self.groups.add(&head, Member { key, user, outgoing });
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, follower: &mut Follower) -> Next {
+        let Some(position) = self.position else { return Next::Stays };
+        if follower.start_over {
+            follower.start_over = false;
+            follower.page.clear();
+            follower.cursor = position;
+            self.say_resumed(follower, false, Tier::Live);
+        }
+        loop {
+            let Some(seq) = follower.visible.next_after(follower.cursor) else {
+                return self.end(follower);
+            };
+            follower.cursor = seq - 1;
+            if follower.cursor >= position {
+                if follower.opening {
+                    self.say_resumed(follower, true, Tier::Live);
+                }
+                let level = follower.cursor == position && follower.visible.is_open_from(seq);
+                return if level { Next::Joins } else { Next::Stays };
+            }
+            let key = follower.attach.key;
+            let waiter = Waiter { subscription: key.subscription, conversation: self.id };
+            if !follower.opening && follower.attach.outgoing.wait_for_low_water(waiter) {
+                follower.paused = true;
+                return Next::Stays;
+            }
+            let Some(event) = self.ring.get(seq).cloned().or_else(|| follower.next_of_page(seq)) else {
+                if !follower.reading {
+                    follower.reading = true;
+                    let up_to = self.ring.first_seq().filter(|first| *first > seq).map_or(position, |first| first - 1);
+                    self.read_log(Reader::Follower(key), follower.cursor, up_to, position);
+                }
+                return Next::Stays;
+            };
+            if follower.opening {
+                self.say_resumed(follower, true, Tier::Log);
+            }
+            if follower.send(&event) == Pushed::Closed {
+                return Next::Gone;
+            }
+            self.metrics.replayed.inc();
+            follower.cursor = seq;
+            if event.kind == Kind::UserLeft && event.subject == follower.attach.user && seq > follower.head {
+                follower.attach.outgoing.notify(ended(&follower.attach, seq, true));
+                return Next::Gone;
+            }
+        }
+    }
+
+    /// A former member has got all that may be seen.
+    fn end(&self, follower: &mut Follower) -> Next {
+        if follower.opening {
+            self.say_resumed(follower, true, Tier::Live);
+        }
+        let user_seq = follower.attach.user_seq;
+        let resumed = self.resumed(follower.cursor, true, true, Tier::Live, Vec::new(), user_seq);
+        follower.attach.outgoing.push(Class::Control, resumed_frame(&follower.attach.head, &resumed, self.epoch));
+        follower.attach.outgoing.notify(ended(&follower.attach, follower.cursor, false));
+        Next::Gone
+    }
+
+    fn say_resumed(&self, follower: &mut Follower, recovered: bool, tier: Tier) {
+        let attach = &follower.attach;
+        let top = self.position.unwrap_or(follower.head).max(follower.head);
+        let skipped = follower.visible.skipped(follower.cursor, top);
+        let mut resumed = self.resumed(follower.cursor, recovered, false, tier, skipped, attach.user_seq);
+        resumed.head = resumed.head.max(top);
+        attach.outgoing.push(Class::Control, resumed_frame(&attach.head, &resumed, self.epoch));
+        if std::mem::take(&mut follower.opening) {
+            let (subscription, conversation) = (attach.key.subscription, attach.conversation);
+            attach.outgoing.notify(session::Event::Attached { subscription, conversation });
+        }
+    }
+}
+
+impl Follower {
+    fn next_of_page(&mut self, seq: i64) -> Option<Arc<Event>> {
+        while self.page.front().is_some_and(|event| event.seq < seq) {
+            self.page.pop_front();
+        }
+        if self.page.front()?.seq == seq { self.page.pop_front() } else { None }
+    }
+
+    fn send(&self, event: &Event) -> Pushed {
+        let Attach { user, head, joined_user_seq, outgoing, .. } = &self.attach;
+        let user_seq = match event.kind {
+            Kind::Created => *joined_user_seq,
+            _ => (event.subject == *user && event.user_seq > 0).then_some(event.user_seq),
+        };
+        let frame = match user_seq {
+            Some(user_seq) => event.frame_for_subject(head, user_seq),
+            None => event.frame(head),
+        };
+        outgoing.push(Class::Replay, frame)
+    }
+}
+
+fn ended(attach: &Attach, at_seq: i64, removed: bool) -> session::Event {
+    let (subscription, conversation) = (attach.key.subscription, attach.conversation);
+    session::Event::Ended { subscription, conversation, at_seq, removed }
+}

@@ -1,0 +1,393 @@
+//! The task of one shard: it owns conversations and users, and runs what they ask for.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use proto::stream_entry;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{
+    Arrival, Input, SubscriptionKey, UserState,
+    conversation::{self, Attached, Conversation, LogRead, Page},
+    event::Event,
+    user::{self, User},
+};
+use crate::{
+    config,
+    metrics::{Dropped, Metrics},
+    refusal::Refusal,
+    registration::{Interest, Key},
+    upstream::Core,
+};
+
+/// Retries of a failed read: the first delay, and the longest.
+const RETRY_BASE: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Ticks of a comparison interval: the heads are spread over them.
+const TICKS: usize = 10;
+/// Heads, or users, of one read.
+const COMPARE_BATCH: usize = 500;
+
+/// What a shard asks elsewhere. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pub interest: Interest,
+    pub core: Core,
+}
+
+/// Times of a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    pub linger: Duration,
+    pub compare_interval: Duration,
+    pub attach_timeout: Duration,
+}
+
+impl From<&config::Hub> for Timing {
+    fn from(hub: &config::Hub) -> Self {
+        Self { linger: hub.linger, compare_interval: hub.compare_interval, attach_timeout: hub.attach_timeout }
+    }
+}
+
+/// An answer to what a conversation or user asked for.
+enum Answer {
+    Announced { conversation: i64, result: Result<(), Refusal> },
+    Attached { conversation: i64, key: SubscriptionKey, position: Option<i64>, result: Result<Attached, Refusal> },
+    LogRead { conversation: i64, read: LogRead, result: Result<Page, Refusal> },
+    Heads { asked: Vec<(i64, Option<i64>)>, doubt: bool, result: Result<(HashMap<i64, i64>, i64), Refusal> },
+    UserAnnounced { user: i64, result: Result<(), Refusal> },
+    UserRead { user: i64, tries: u32, result: Result<Arc<UserState>, Refusal> },
+    Nothing,
+}
+
+pub struct Shard {
+    limits: conversation::Limits,
+    timing: Timing,
+    backend: Backend,
+    metrics: Arc<Metrics>,
+    conversations: HashMap<i64, Conversation>,
+    users: HashMap<i64, User>,
+    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Conversations and users that this round of comparison has still to look at.
+    round: Vec<Key>,
+    ticks: usize,
+}
+
+impl Shard {
+    pub fn new(limits: conversation::Limits, timing: Timing, backend: Backend, metrics: Arc<Metrics>) -> Self {
+        Self {
+            limits,
+            timing,
+            backend,
+            metrics,
+            conversations: HashMap::new(),
+            users: HashMap::new(),
+            answers: FuturesUnordered::new(),
+            round: Vec::new(),
+            ticks: 0,
+        }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(self.timing.compare_interval / TICKS as u32);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // Answers first: they are few, and what they let go on was asked for before the inputs that wait.
+                biased;
+                () = stop.cancelled() => return,
+                Some(answer) = self.answers.next(), if !self.answers.is_empty() => self.answered(answer),
+                input = inputs.recv() => match input {
+                    Some(input) => self.input(input),
+                    None => return,
+                },
+                now = ticks.tick() => self.tick(now),
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = Instant::now();
+        match input {
+            Input::Arrived(arrivals) => {
+                for arrival in arrivals {
+                    self.arrived(arrival);
+                }
+            }
+            Input::Attach(attach) => {
+                let id = attach.conversation;
+                let conversation = self.conversations.entry(id).or_insert_with(|| {
+                    self.metrics.conversations.inc();
+                    Conversation::new(id, self.limits, Arc::clone(&self.metrics), now)
+                });
+                conversation.attach(attach);
+                self.run_conversation(id);
+            }
+            Input::Detach { key, conversations, outgoing } => {
+                for id in conversations {
+                    if let Some(conversation) = self.conversations.get_mut(&id) {
+                        conversation.detach(key, now);
+                    }
+                }
+                outgoing.notify(crate::session::Event::Detached { subscription: key.subscription });
+            }
+            Input::Continue { key, conversation: id } => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    conversation.go_on(key);
+                }
+                self.run_conversation(id);
+            }
+            Input::WatchUser { key, user: id, outgoing } => {
+                let user = self.users.entry(id).or_insert_with(|| {
+                    self.metrics.users.inc();
+                    User::new()
+                });
+                user.watch(key, outgoing);
+                self.run_user(id);
+            }
+            Input::UnwatchUser { key, user: id } => {
+                if let Some(user) = self.users.get_mut(&id) {
+                    user.unwatch(key, now);
+                }
+            }
+            Input::Doubt => {
+                let all = self.served();
+                self.compare(all, true);
+            }
+        }
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        let id = arrival.entry.key;
+        match arrival.entry.scope {
+            stream_entry::Scope::User => {
+                if let (Some(user), Some(user_seq)) = (self.users.get_mut(&id), arrival.entry.routing.user_seq) {
+                    user.heard(user_seq);
+                }
+                self.run_user(id);
+            }
+            stream_entry::Scope::Ephemeral => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    conversation.arrived_unsequenced(&arrival);
+                }
+            }
+            stream_entry::Scope::Conversation => {
+                let Some(conversation) = self.conversations.get_mut(&id) else {
+                    return self.metrics.dropped(Dropped::NotServed);
+                };
+                let Some(seq) = arrival.entry.routing.seq else { return self.metrics.dropped(Dropped::Malformed) };
+                match Event::live(id, seq, &arrival.entry) {
+                    Ok(event) => conversation.arrived(Arc::new(event), arrival.stamp),
+                    Err(error) => {
+                        warn!(%error, "an event can't be delivered");
+                        self.metrics.dropped(Dropped::Malformed);
+                    }
+                }
+                self.run_conversation(id);
+            }
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        let now = Instant::now();
+        match answer {
+            Answer::Announced { conversation: id, result } => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    conversation.announced(result, now);
+                }
+                self.run_conversation(id);
+            }
+            Answer::Attached { conversation: id, key, position, result } => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    conversation.attached(key, result, position, now);
+                }
+                self.run_conversation(id);
+            }
+            Answer::LogRead { conversation: id, read, result } => {
+                if let Some(conversation) = self.conversations.get_mut(&id) {
+                    conversation.log_was_read(read, result, now);
+                }
+                self.run_conversation(id);
+            }
+            Answer::Heads { asked, doubt, result } => {
+                let Ok((heads, epoch)) = result else {
+                    // A doubt stays one until it was looked at; the periodic round comes again by itself.
+                    if doubt {
+                        let keys = asked.into_iter().map(|(id, _)| Key::Conversation(id)).collect();
+                        self.compare_after(keys, RETRY_MAX);
+                    }
+                    return;
+                };
+                for (id, position) in asked {
+                    if let (Some(conversation), Some(head)) = (self.conversations.get_mut(&id), heads.get(&id)) {
+                        conversation.head_was_read(*head, epoch, position, doubt);
+                        self.run_conversation(id);
+                    }
+                }
+            }
+            Answer::UserAnnounced { user: id, result } => {
+                if let Some(user) = self.users.get_mut(&id) {
+                    user.announced(result);
+                }
+                self.run_user(id);
+            }
+            Answer::UserRead { user: id, tries, result } => {
+                if let Some(user) = self.users.get_mut(&id) {
+                    user.was_read(result, tries);
+                }
+                self.run_user(id);
+            }
+            Answer::Nothing => {}
+        }
+    }
+
+    /// Forgets what nobody follows any more, and compares a part of the rest.
+    fn tick(&mut self, now: Instant) {
+        let linger = self.timing.linger;
+        let over = |since: Option<Instant>| since.is_some_and(|since| now.duration_since(since) >= linger);
+        let mut released: Vec<Key> = Vec::new();
+        self.conversations.retain(|id, conversation| {
+            let keep = !over(conversation.idle_since());
+            if !keep {
+                released.push(Key::Conversation(*id));
+            }
+            keep
+        });
+        self.users.retain(|id, user| {
+            let keep = !over(user.idle_since());
+            if !keep {
+                released.push(Key::User(*id));
+            }
+            keep
+        });
+        self.metrics
+            .conversations
+            .dec_by(released.iter().filter(|key| matches!(key, Key::Conversation(_))).count() as i64);
+        self.metrics.users.dec_by(released.iter().filter(|key| matches!(key, Key::User(_))).count() as i64);
+        for key in released {
+            let interest = self.backend.interest.clone();
+            self.answers.push(Box::pin(async move {
+                interest.release(key).await;
+                Answer::Nothing
+            }));
+        }
+        if self.ticks == 0 {
+            self.round = self.served();
+        }
+        let part = self.round.len().div_ceil(TICKS - self.ticks);
+        let keys = self.round.split_off(self.round.len() - part);
+        self.ticks = (self.ticks + 1) % TICKS;
+        self.compare(keys, false);
+    }
+
+    fn served(&self) -> Vec<Key> {
+        let conversations = self.conversations.iter().filter(|(_, c)| c.is_announced()).map(|(id, _)| *id);
+        let users = self.users.iter().filter(|(_, user)| user.is_announced()).map(|(id, _)| *id);
+        conversations.map(Key::Conversation).chain(users.map(Key::User)).collect()
+    }
+
+    /// Announces again, and compares heads and users' states with core's.
+    fn compare(&mut self, keys: Vec<Key>, doubt: bool) {
+        for keys in keys.chunks(COMPARE_BATCH) {
+            let mut asked = Vec::new();
+            for key in keys {
+                match *key {
+                    Key::Conversation(id) => {
+                        if let Some(conversation) = self.conversations.get(&id) {
+                            asked.push((id, conversation.position()));
+                        }
+                    }
+                    Key::User(id) => {
+                        if let Some(user) = self.users.get_mut(&id) {
+                            user.heard(0);
+                        }
+                        self.run_user(id);
+                    }
+                }
+            }
+            let Backend { interest, core } = self.backend.clone();
+            let keys = keys.to_vec();
+            self.answers.push(Box::pin(async move {
+                if !doubt {
+                    interest.announce_again(keys).await;
+                }
+                if asked.is_empty() {
+                    return Answer::Nothing;
+                }
+                let ids = asked.iter().map(|(id, _)| *id).collect();
+                Answer::Heads { asked, doubt, result: core.read_heads(ids).await }
+            }));
+        }
+    }
+
+    fn compare_after(&mut self, keys: Vec<Key>, delay: Duration) {
+        let asked: Vec<(i64, Option<i64>)> = keys
+            .iter()
+            .filter_map(|key| match key {
+                Key::Conversation(id) => Some((*id, self.conversations.get(id)?.position())),
+                Key::User(_) => None,
+            })
+            .collect();
+        let core = self.backend.core.clone();
+        self.answers.push(Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            let ids = asked.iter().map(|(id, _)| *id).collect();
+            Answer::Heads { asked, doubt: true, result: core.read_heads(ids).await }
+        }));
+    }
+
+    fn run_conversation(&mut self, id: i64) {
+        let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        for effect in std::mem::take(&mut conversation.effects) {
+            let Backend { interest, core } = self.backend.clone();
+            let timeout = self.timing.attach_timeout;
+            self.answers.push(match effect {
+                conversation::Effect::Announce => Box::pin(async move {
+                    let result = announce(&interest, Key::Conversation(id), timeout).await;
+                    Answer::Announced { conversation: id, result }
+                }),
+                conversation::Effect::Attach { key, user, position } => Box::pin(async move {
+                    let result = core.attach(user, id).await;
+                    Answer::Attached { conversation: id, key, position, result }
+                }),
+                conversation::Effect::ReadLog(read) => Box::pin(async move {
+                    wait_before(read.tries).await;
+                    let result = core.read_events(id, read.after, read.up_to, read.epoch).await;
+                    Answer::LogRead { conversation: id, read, result }
+                }),
+            });
+        }
+    }
+
+    fn run_user(&mut self, id: i64) {
+        let Some(user) = self.users.get_mut(&id) else { return };
+        for effect in std::mem::take(&mut user.effects) {
+            let Backend { interest, core } = self.backend.clone();
+            let timeout = self.timing.attach_timeout;
+            self.answers.push(match effect {
+                user::Effect::Announce => Box::pin(async move {
+                    Answer::UserAnnounced { user: id, result: announce(&interest, Key::User(id), timeout).await }
+                }),
+                user::Effect::Read { tries } => Box::pin(async move {
+                    wait_before(tries).await;
+                    Answer::UserRead { user: id, tries, result: core.user_state(id).await }
+                }),
+            });
+        }
+    }
+}
+
+async fn announce(interest: &Interest, key: Key, timeout: Duration) -> Result<(), Refusal> {
+    tokio::time::timeout(timeout, interest.announce(key))
+        .await
+        .map_err(|_| Refusal::unavailable("the routing table is away; subscribe again later"))
+}
+
+async fn wait_before(tries: u32) {
+    if tries > 0 {
+        tokio::time::sleep(RETRY_BASE.saturating_mul(1 << (tries - 1).min(10)).min(RETRY_MAX)).await;
+    }
+}

@@ -1,0 +1,175 @@
+//! What one user may see, kept current for the sessions that follow all of their conversations.
+//!
+//! Pure: inputs change the state and leave [`Effect`]s. The user is announced first and read after; an event with a
+//! higher `user_seq` than the one known makes the state be read again. Events themselves are never applied.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::SubscriptionKey;
+use crate::{
+    refusal::Refusal,
+    session::{Event, Outgoing},
+};
+
+/// One of a user's conversations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    pub conversation: i64,
+    pub joined_seq: i64,
+    pub joined_user_seq: i64,
+}
+
+/// What a user may see now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserState {
+    pub user_seq: i64,
+    /// In order of the conversation's id.
+    pub memberships: Vec<Membership>,
+}
+
+impl UserState {
+    pub fn membership(&self, conversation: i64) -> Option<&Membership> {
+        let index = self.memberships.binary_search_by_key(&conversation, |m| m.conversation).ok()?;
+        self.memberships.get(index)
+    }
+}
+
+/// What is to be done for a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Announce,
+    /// Read the state; `tries` failed before.
+    Read {
+        tries: u32,
+    },
+}
+
+#[derive(Debug)]
+struct Watcher {
+    outgoing: Arc<Outgoing>,
+    /// It has the latest state.
+    told: bool,
+}
+
+#[derive(Debug)]
+pub struct User {
+    announced: bool,
+    reading: bool,
+    /// Something happened since the read that is on its way began.
+    read_again: bool,
+    /// The highest `user_seq` heard of.
+    wanted: i64,
+    known: i64,
+    watchers: HashMap<SubscriptionKey, Watcher>,
+    last: Option<Arc<UserState>>,
+    /// Since when nobody watches.
+    idle_since: Option<Instant>,
+    pub effects: Vec<Effect>,
+}
+
+impl User {
+    pub fn new() -> Self {
+        Self {
+            announced: false,
+            reading: false,
+            read_again: false,
+            wanted: 0,
+            known: 0,
+            watchers: HashMap::new(),
+            last: None,
+            idle_since: None,
+            effects: vec![Effect::Announce],
+        }
+    }
+
+    /// A session follows (or asks again); it is told the state as it is read from now on, and whenever it changes.
+    pub fn watch(&mut self, key: SubscriptionKey, outgoing: Arc<Outgoing>) {
+        self.watchers.insert(key, Watcher { outgoing, told: false });
+        self.idle_since = None;
+        if self.announced {
+            self.read();
+        }
+    }
+
+    pub fn unwatch(&mut self, key: SubscriptionKey, now: Instant) {
+        self.watchers.remove(&key);
+        if self.watchers.is_empty() {
+            self.idle_since = Some(now);
+        }
+    }
+
+    /// Since when nobody follows; `None` while somebody does.
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.idle_since
+    }
+
+    pub fn is_announced(&self) -> bool {
+        self.announced
+    }
+
+    pub fn announced(&mut self, result: Result<(), Refusal>) {
+        match result {
+            Ok(()) => {
+                self.announced = true;
+                self.read();
+            }
+            Err(refusal) => {
+                self.refuse(&refusal);
+                self.effects.push(Effect::Announce);
+            }
+        }
+    }
+
+    /// A user event of the stream, or the periodic comparison (with `user_seq` 0: read anyway).
+    pub fn heard(&mut self, user_seq: i64) {
+        self.wanted = self.wanted.max(user_seq);
+        if self.announced && (user_seq == 0 || self.wanted > self.known) {
+            self.read();
+        }
+    }
+
+    pub fn was_read(&mut self, result: Result<Arc<UserState>, Refusal>, tries: u32) {
+        self.reading = false;
+        let state = match result {
+            Ok(state) => state,
+            Err(refusal) if refusal.code.is_retryable() => {
+                self.reading = true;
+                self.effects.push(Effect::Read { tries: tries + 1 });
+                return;
+            }
+            Err(refusal) => return self.refuse(&refusal),
+        };
+        // A lower user_seq is a restore: the state is still what is true now.
+        self.known = state.user_seq;
+        self.wanted = self.wanted.min(self.known);
+        let changed = self.last.as_ref() != Some(&state);
+        for (key, watcher) in &mut self.watchers {
+            if changed || !watcher.told {
+                watcher.told = true;
+                let (subscription, state) = (key.subscription, Arc::clone(&state));
+                watcher.outgoing.notify(Event::UserState { subscription, state });
+            }
+        }
+        self.last = Some(state);
+        if std::mem::take(&mut self.read_again) {
+            self.read();
+        }
+    }
+
+    fn read(&mut self) {
+        if self.reading {
+            self.read_again = true;
+        } else {
+            self.reading = true;
+            self.effects.push(Effect::Read { tries: 0 });
+        }
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        for (key, watcher) in self.watchers.drain() {
+            watcher.outgoing.notify(Event::UserRefused { subscription: key.subscription, refusal: refusal.clone() });
+        }
+    }
+}

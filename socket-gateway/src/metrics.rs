@@ -1,0 +1,152 @@
+//! What this gateway counts; `GET /metrics` on the admin listener.
+
+use std::sync::atomic::AtomicU64;
+
+use chassis::hops::HopRing;
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use proto::{Code, hops::DeliveryHop};
+
+use crate::{hub::Stamp, stomp::Verb};
+
+type Label = [(&'static str, &'static str); 1];
+type ByLabel = Family<Label, Counter>;
+
+/// Why an event was not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// At or below the position.
+    Duplicate,
+    OldEpoch,
+    /// No room to wait for a gap: it is read again.
+    PendingFull,
+    /// Unsequenced, for a client that is slow.
+    QueueFull,
+    /// For a conversation that nobody here follows.
+    NotServed,
+    /// Not to be read, or not to be delivered as text.
+    Malformed,
+}
+
+/// Cheap to share; all counters are atomics.
+#[derive(Debug)]
+pub struct Metrics {
+    pub connections: Gauge,
+    pub connections_refused: Counter,
+    pub sessions: Gauge,
+    pub subscriptions: Gauge,
+    pub frames_in: ByLabel,
+    pub closes: Family<[(&'static str, u16); 1], Counter>,
+    pub refusals: ByLabel,
+    pub deliveries: Counter,
+    pub replayed: Counter,
+    dropped: ByLabel,
+    pub gaps: Counter,
+    pub fills_log: Counter,
+    pub phantoms: Counter,
+    /// Skips over what the log no longer held.
+    pub lost: Counter,
+    pub resets: Counter,
+    pub conversations: Gauge,
+    pub users: Gauge,
+    pub incarnations: Counter,
+    pub stream_entries: Counter,
+    pub sends_in_flight: Gauge,
+    pub queued_bytes: Gauge<i64>,
+    /// From the broker's append to the subscribers' queues.
+    pub delivery_seconds: Histogram,
+    hops: HopRing<DeliveryHop>,
+}
+
+impl Metrics {
+    pub fn new(hops: HopRing<DeliveryHop>) -> Self {
+        Self {
+            connections: Gauge::<i64>::default(),
+            connections_refused: Counter::default(),
+            sessions: Gauge::<i64>::default(),
+            subscriptions: Gauge::<i64>::default(),
+            frames_in: Family::default(),
+            closes: Family::default(),
+            refusals: Family::default(),
+            deliveries: Counter::<u64, AtomicU64>::default(),
+            replayed: Counter::default(),
+            dropped: Family::default(),
+            gaps: Counter::default(),
+            fills_log: Counter::default(),
+            phantoms: Counter::default(),
+            lost: Counter::default(),
+            resets: Counter::default(),
+            conversations: Gauge::<i64>::default(),
+            users: Gauge::<i64>::default(),
+            incarnations: Counter::default(),
+            stream_entries: Counter::default(),
+            sends_in_flight: Gauge::<i64>::default(),
+            queued_bytes: Gauge::default(),
+            delivery_seconds: Histogram::new([0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]),
+            hops,
+        }
+    }
+
+    /// All of them under the prefix `gateway_`.
+    pub fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("gateway");
+        let r = &mut registry;
+        r.register("connections", "WebSockets that are open", self.connections.clone());
+        r.register("connections_refused", "Upgrades answered with 503", self.connections_refused.clone());
+        r.register("sessions", "Connections after CONNECTED", self.sessions.clone());
+        r.register("subscriptions", "Subscriptions of all sessions", self.subscriptions.clone());
+        r.register("frames_in", "Frames of clients, by command", self.frames_in.clone());
+        r.register("closes", "Connections ended by this gateway, by close code", self.closes.clone());
+        r.register("refusals", "Refusals and ERROR frames, by code", self.refusals.clone());
+        r.register("deliveries", "Live MESSAGE frames queued for sessions", self.deliveries.clone());
+        r.register("replayed", "Replayed MESSAGE frames queued for sessions", self.replayed.clone());
+        r.register("dropped", "Events not delivered, by reason", self.dropped.clone());
+        r.register("gaps", "Gaps found in the live events of a conversation", self.gaps.clone());
+        r.register("fills_log", "Pages of the event log read to fill gaps", self.fills_log.clone());
+        r.register("phantoms", "Records above a head read after they came", self.phantoms.clone());
+        r.register("lost", "Times that delivery went on behind what the log no longer held", self.lost.clone());
+        r.register("resets", "Conversations started over: newer epoch, or a head that went back", self.resets.clone());
+        r.register("conversations", "Conversations served", self.conversations.clone());
+        r.register("users", "Users whose memberships are followed", self.users.clone());
+        r.register("incarnations", "Incarnations taken", self.incarnations.clone());
+        r.register("stream_entries", "Entries read from the stream", self.stream_entries.clone());
+        r.register("sends_in_flight", "SENDs given to core and not answered", self.sends_in_flight.clone());
+        let help = "From the broker's append to the subscribers' queues";
+        r.register("delivery_seconds", help, self.delivery_seconds.clone());
+        registry
+    }
+
+    pub fn frame_in(&self, verb: Verb) {
+        self.frames_in.get_or_create(&[("command", verb.as_str())]).inc();
+    }
+
+    pub fn refused(&self, code: Code) {
+        self.refusals.get_or_create(&[("code", code.as_str())]).inc();
+    }
+
+    pub fn closed(&self, close_code: u16) {
+        self.closes.get_or_create(&[("close_code", close_code)]).inc();
+    }
+
+    pub fn dropped(&self, why: Dropped) {
+        let why = match why {
+            Dropped::Duplicate => "duplicate",
+            Dropped::OldEpoch => "old_epoch",
+            Dropped::PendingFull => "pending_full",
+            Dropped::QueueFull => "queue_full",
+            Dropped::NotServed => "not_served",
+            Dropped::Malformed => "malformed",
+        };
+        self.dropped.get_or_create(&[("reason", why)]).inc();
+    }
+
+    /// A live event is in the queues of its subscribers.
+    pub fn delivered(&self, conversation_id: i64, seq: i64, stamp: Stamp) {
+        let queued_us = chassis::now_us();
+        let Stamp { kafka_ms, worker_us, redis_ms, read_us } = stamp;
+        self.delivery_seconds.observe((queued_us - kafka_ms * 1000).max(0) as f64 / 1e6);
+        self.hops.push(DeliveryHop { conversation_id, seq, kafka_ms, worker_us, redis_ms, read_us, queued_us });
+    }
+}

@@ -1,0 +1,19 @@
+//! A client's session, from CONNECT to the close.
+//!
+//! [`Machine`] is the protocol: frames, answers and times in, [`Output`]s out, no I/O. [`serve`] is the task that moves
+//! the bytes: one for each connection, which owns the WebSocket, the decoder and the machine. What other tasks have for
+//! the client goes into its [`Outgoing`] queue and never waits for it.
+
+mod destination;
+mod frames;
+mod lane;
+mod machine;
+mod outgoing;
+mod rate;
+mod request;
+mod serve;
+mod subscriptions;
+
+pub use machine::{Input, Machine, Output, Settings};
+pub use outgoing::{Class, Event, Outgoing, Pushed, Waiter};
+pub use serve::{Services, Users, serve};

@@ -1,0 +1,258 @@
+//! The order of one session's SENDs to one conversation.
+//!
+//! SENDs are pipelined. When one fails in a way that may pass (a core was killed, say), those behind it have failed or
+//! will fail too, by core's rule; nothing is sent until the last of them was answered. Then, after a back-off, all are
+//! sent again in order, to the next core: never is a lane in flight at two cores. A SEND that is not committed by its
+//! deadline is refused as unavailable. If core committed it unseen all the same, its `client_message_id` makes the
+//! client's retry a duplicate.
+
+use std::{collections::VecDeque, time::Duration};
+
+use proto::{
+    Code,
+    rpc::v1::{CreateMessageRequest, CreateMessageResponse},
+};
+use tokio::time::Instant;
+
+use crate::refusal::Refusal;
+
+/// A SEND to be put on the way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Submission {
+    /// Which core, counted from the conversation's own.
+    pub core: usize,
+    pub no: u64,
+    pub request: CreateMessageRequest,
+}
+
+/// A SEND's end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    pub receipt: Option<String>,
+    pub result: Result<CreateMessageResponse, Refusal>,
+}
+
+/// What happens next.
+#[derive(Debug, Default, PartialEq)]
+pub struct Step {
+    pub submit: Vec<Submission>,
+    pub settled: Vec<Settled>,
+}
+
+#[derive(Debug)]
+struct Item {
+    no: u64,
+    request: CreateMessageRequest,
+    receipt: Option<String>,
+    deadline: Instant,
+    in_flight: bool,
+    /// Refused by its deadline while in flight: its answer is still awaited, for the order.
+    given_up: bool,
+}
+
+#[derive(Debug, PartialEq)]
+enum State {
+    Flowing,
+    /// Something failed: what is in flight is awaited.
+    Failing {
+        retry_after: Duration,
+    },
+    BackingOff {
+        until: Instant,
+    },
+}
+
+/// How long and how often is retried.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    pub deadline: Duration,
+    pub base: Duration,
+    pub max: Duration,
+}
+
+#[derive(Debug)]
+pub struct Lane {
+    items: VecDeque<Item>,
+    state: State,
+    core: usize,
+    tries: u32,
+    retry: Retry,
+}
+
+impl Lane {
+    pub fn new(retry: Retry) -> Self {
+        Self { items: VecDeque::new(), state: State::Flowing, core: 0, tries: 0, retry }
+    }
+
+    /// Nothing is awaited: the lane can be forgotten.
+    pub fn is_idle(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub fn push(&mut self, no: u64, request: CreateMessageRequest, receipt: Option<String>, now: Instant) -> Step {
+        let mut item =
+            Item { no, request, receipt, deadline: now + self.retry.deadline, in_flight: false, given_up: false };
+        let mut step = Step::default();
+        if self.state == State::Flowing {
+            item.in_flight = true;
+            step.submit.push(Submission { core: self.core, no, request: item.request.clone() });
+        }
+        self.items.push_back(item);
+        step
+    }
+
+    /// Core's answer to one SEND.
+    pub fn answered(&mut self, no: u64, result: Result<CreateMessageResponse, Refusal>, now: Instant) -> Step {
+        let mut step = Step::default();
+        let Some(index) = self.items.iter().position(|item| item.no == no && item.in_flight) else { return step };
+        match result {
+            Err(refusal) if refusal.code.is_retryable() => {
+                let hint = Duration::from_millis(refusal.retry_after_ms.unwrap_or(0).into());
+                self.state = match self.state {
+                    State::Failing { retry_after } => State::Failing { retry_after: retry_after.max(hint) },
+                    _ => State::Failing { retry_after: hint },
+                };
+                self.items[index].in_flight = false;
+            }
+            result => {
+                if result.is_ok() {
+                    self.tries = 0;
+                }
+                if let Some(item) = self.items.remove(index)
+                    && !item.given_up
+                {
+                    step.settled.push(Settled { receipt: item.receipt, result });
+                }
+            }
+        }
+        if let State::Failing { retry_after } = self.state
+            && self.items.iter().all(|item| !item.in_flight)
+        {
+            self.items.retain(|item| !item.given_up);
+            // Jitter is not needed here: lanes fail together, but each session's answers come at their own times.
+            let delay = self.retry.base.saturating_mul(1 << self.tries.min(10)).min(self.retry.max).max(retry_after);
+            self.tries += 1;
+            self.core += 1;
+            self.state = if self.items.is_empty() { State::Flowing } else { State::BackingOff { until: now + delay } };
+        }
+        step
+    }
+
+    /// The next time [`Self::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let first = self.items.iter().find(|item| !item.given_up).map(|item| item.deadline);
+        match self.state {
+            State::BackingOff { until } => first.map_or(Some(until), |deadline| Some(deadline.min(until))),
+            _ => first,
+        }
+    }
+
+    pub fn tick(&mut self, now: Instant) -> Step {
+        let mut step = Step::default();
+        self.items.retain_mut(|item| {
+            if item.given_up || item.deadline > now {
+                return true;
+            }
+            let refusal = Refusal::new(Code::Unavailable, "the message could not be stored in time; send it again");
+            step.settled.push(Settled { receipt: item.receipt.take(), result: Err(refusal) });
+            item.given_up = true;
+            item.in_flight
+        });
+        if self.items.is_empty() {
+            self.state = State::Flowing;
+        }
+        if let State::BackingOff { until } = self.state
+            && until <= now
+        {
+            self.state = State::Flowing;
+            for item in &mut self.items {
+                item.in_flight = true;
+                step.submit.push(Submission { core: self.core, no: item.no, request: item.request.clone() });
+            }
+        }
+        step
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETRY: Retry =
+        Retry { deadline: Duration::from_secs(10), base: Duration::from_millis(50), max: Duration::from_secs(1) };
+
+    fn request(n: u64) -> CreateMessageRequest {
+        CreateMessageRequest { body: n.to_string(), ..CreateMessageRequest::default() }
+    }
+
+    fn created() -> Result<CreateMessageResponse, Refusal> {
+        Ok(CreateMessageResponse::default())
+    }
+
+    fn unavailable() -> Result<CreateMessageResponse, Refusal> {
+        Err(Refusal::unavailable("core is away"))
+    }
+
+    fn numbers(step: &Step) -> Vec<(usize, u64)> {
+        step.submit.iter().map(|submission| (submission.core, submission.no)).collect()
+    }
+
+    fn lane(now: Instant, pushed: u64) -> Lane {
+        let mut lane = Lane::new(RETRY);
+        for no in 1..=pushed {
+            assert_eq!(numbers(&lane.push(no, request(no), Some(no.to_string()), now)), [(0, no)]);
+        }
+        lane
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_retryable_failure_all_are_sent_again_in_order_once_none_is_in_flight() {
+        let now = Instant::now();
+        let mut lane = lane(now, 3);
+        assert_eq!(lane.answered(1, created(), now).settled.len(), 1);
+        assert_eq!(lane.answered(2, unavailable(), now), Step::default());
+        // Behind a failure nothing is sent, until the last in flight has failed too.
+        assert_eq!(lane.push(4, request(4), None, now), Step::default());
+        assert_eq!(lane.answered(3, unavailable(), now), Step::default());
+        let retry_at = lane.deadline().unwrap();
+        assert_eq!(retry_at - now, RETRY.base);
+        assert_eq!(numbers(&lane.tick(retry_at)), [(1, 2), (1, 3), (1, 4)]);
+        for no in 2..=4 {
+            assert_eq!(lane.answered(no, created(), retry_at).settled.len(), 1);
+        }
+        assert!(lane.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_message_leaves_the_others_where_they_are() {
+        let now = Instant::now();
+        let mut lane = lane(now, 2);
+        let refused = Refusal::new(Code::Conflict, "another content");
+        let step = lane.answered(1, Err(refused.clone()), now);
+        assert_eq!(step.settled, [Settled { receipt: Some("1".into()), result: Err(refused) }]);
+        assert_eq!(lane.answered(2, created(), now).settled.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_committed_by_its_deadline_is_refused_as_unavailable() {
+        let now = Instant::now();
+        let mut lane = lane(now, 2);
+        let step = lane.tick(now + RETRY.deadline);
+        assert_eq!(step.settled.len(), 2);
+        assert!(step.settled.iter().all(|s| s.result.as_ref().unwrap_err().code == Code::Unavailable));
+        // Answers are still awaited, so that nothing overtakes at another core.
+        assert!(!lane.is_idle() && lane.deadline().is_none());
+        assert_eq!(lane.answered(1, unavailable(), now), Step::default());
+        assert_eq!(lane.push(3, request(3), None, now), Step::default());
+        assert_eq!(lane.answered(2, unavailable(), now), Step::default());
+        assert_eq!(numbers(&lane.tick(now + RETRY.deadline + RETRY.max)), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_of_core_lengthens_the_back_off() {
+        let now = Instant::now();
+        let mut lane = lane(now, 1);
+        lane.answered(1, Err(Refusal::new(Code::RateLimited, "slow down").retry_after_ms(700)), now);
+        assert_eq!(lane.deadline().unwrap() - now, Duration::from_millis(700));
+    }
+}

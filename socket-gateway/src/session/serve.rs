@@ -1,0 +1,368 @@
+//! The task of one session: it moves bytes between the WebSocket, the decoder and the machine, and does what the
+//! machine puts out. It never waits for a slow client: while a write is blocked everything else goes on.
+
+mod link;
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use bytes::BytesMut;
+use chassis::jwt::{KeySource, TokenError};
+use futures_util::StreamExt as _;
+use proto::claims::{SCOPE_MESSAGES_READ, SCOPE_MESSAGES_WRITE};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+
+use self::link::{Link, Wake};
+use super::{Class, Event, Input, Machine, Outgoing, Output, Pushed, Settings, machine::Verified, outgoing::Taken};
+use crate::{
+    config::Config,
+    disconnect::Disconnect,
+    hub::{Attach, Hub, SubscriptionKey},
+    metrics::Metrics,
+    registration::{Connections, Registered},
+    stomp::{Decoder, Limits},
+    upstream::{Core, Outbound, Sends},
+};
+
+/// A read buffer larger than this is given back when it is empty, bytes.
+const KEPT_BUFFER: usize = 4096;
+/// How far the timer is set when nothing is due.
+const NEVER: Duration = Duration::from_secs(86400 * 365);
+
+/// What all sessions share.
+pub struct Services {
+    pub settings: Arc<Settings>,
+    pub stomp: Limits,
+    pub replay_low_water: usize,
+    pub close_timeout: Duration,
+    pub drain_window: Duration,
+    pub hub: Hub,
+    pub core: Core,
+    pub sends: Sends,
+    pub connections: Connections,
+    pub keys: Arc<KeySource>,
+    pub metrics: Arc<Metrics>,
+    pub draining: CancellationToken,
+    /// Sessions, and the calls they wait for: waited for at the end.
+    pub tasks: TaskTracker,
+    pub users: Arc<Users>,
+    pub next_session: AtomicU64,
+}
+
+impl Settings {
+    pub fn from_config(config: &Config) -> Self {
+        let Config { session, limits, drain, .. } = config;
+        Self {
+            connect_timeout: session.connect_timeout,
+            heart_beat_send: session.heart_beat_send,
+            heart_beat_receive: session.heart_beat_receive,
+            heart_beat_tolerance: session.heart_beat_tolerance,
+            retry: super::lane::Retry {
+                deadline: session.send_deadline,
+                base: session.retry_base,
+                max: session.retry_max,
+            },
+            typing_interval: session.typing_interval,
+            subscriptions: limits.subscriptions,
+            sends_in_flight: limits.sends_in_flight,
+            sends_per_second: limits.sends_per_second,
+            sends_burst: limits.sends_burst,
+            message_body: limits.message_body,
+            connections_per_user: limits.connections_per_user,
+            outgoing: limits.outgoing,
+            drain_sends: drain.sends,
+        }
+    }
+}
+
+/// How many connections each user has here.
+#[derive(Debug, Default)]
+pub struct Users(Mutex<HashMap<i64, usize>>);
+
+/// One connection of a user; dropped when it ends.
+struct Admission {
+    users: Arc<Users>,
+    user: i64,
+}
+
+impl Users {
+    fn admit(self: &Arc<Self>, user: i64, limit: usize) -> Option<Admission> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(user).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Admission { users: Arc::clone(self), user })
+    }
+}
+
+impl std::ops::Drop for Admission {
+    fn drop(&mut self) {
+        let mut counts = self.users.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.user);
+            }
+        }
+    }
+}
+
+struct Session {
+    no: u64,
+    id: String,
+    machine: Machine,
+    decoder: Decoder,
+    buffer: BytesMut,
+    /// The buffer may hold a whole frame.
+    undecoded: bool,
+    link: Link,
+    outgoing: Arc<Outgoing>,
+    services: Arc<Services>,
+    admission: Option<Admission>,
+    registered: bool,
+    end: Option<Disconnect>,
+}
+
+/// Serves a client until one side ends it.
+pub async fn serve(socket: WebSocket, services: Arc<Services>) {
+    let no = services.next_session.fetch_add(1, Ordering::Relaxed);
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    let now = Instant::now();
+    let (settings, metrics) = (Arc::clone(&services.settings), Arc::clone(&services.metrics));
+    let mut session = Session {
+        no,
+        machine: Machine::new(id.clone(), settings, metrics, now),
+        id,
+        decoder: Decoder::new(services.stomp),
+        buffer: BytesMut::new(),
+        undecoded: false,
+        link: Link::new(socket),
+        outgoing: Arc::new(Outgoing::new(services.settings.outgoing, services.replay_low_water)),
+        services,
+        admission: None,
+        registered: false,
+        end: None,
+    };
+    session.run().await;
+    session.leave().await;
+}
+
+impl Session {
+    async fn run(&mut self) {
+        let services = Arc::clone(&self.services);
+        let draining = services.draining.cancelled();
+        tokio::pin!(draining);
+        let mut told_to_drain = false;
+        let timer = sleep_until(Instant::now() + NEVER);
+        tokio::pin!(timer);
+        while self.end.is_none() {
+            self.decode();
+            self.run_outputs().await;
+            if self.end.is_some() {
+                break;
+            }
+            if self.undecoded && self.machine.wants_input() {
+                continue;
+            }
+            let deadline = self.machine.deadline().unwrap_or_else(|| Instant::now() + NEVER);
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            let read = self.machine.wants_input();
+            let (link, outgoing) = (&mut self.link, &self.outgoing);
+            tokio::select! {
+                // The timer first: it is seldom due, and must not starve behind a client that never pauses.
+                biased;
+                () = &mut timer => self.machine.handle(Input::Tick, Instant::now()),
+                () = &mut draining, if !told_to_drain => {
+                    told_to_drain = true;
+                    let window = services.drain_window.mul_f64(rand::random());
+                    let now = Instant::now();
+                    self.machine.handle(Input::Drain { at: now + window }, now);
+                }
+                wake = poll_fn(|cx| link.poll(cx, outgoing, read)) => self.woken(wake).await,
+            }
+        }
+        let end = self.end.take().unwrap_or_else(Disconnect::normal);
+        debug!(session.id = self.id, close.code = end.close_code, reason = end.reason, "the session ends");
+        self.services.metrics.closed(end.close_code);
+        // The peer may not read any more: it is not waited for long.
+        let _ = timeout(self.services.close_timeout, self.close(&end)).await;
+    }
+
+    async fn woken(&mut self, wake: Wake) {
+        let now = Instant::now();
+        match wake {
+            Wake::Message(Message::Text(text)) => self.received(text.into(), now),
+            Wake::Message(Message::Binary(bytes)) => self.received(bytes, now),
+            // Pongs are sent by the library; a peer that pings is alive.
+            Wake::Message(Message::Ping(_) | Message::Pong(_)) => self.machine.handle(Input::Received, now),
+            Wake::Message(Message::Close(_)) | Wake::Closed => self.end = Some(Disconnect::normal()),
+            Wake::Wrote => self.machine.handle(Input::Wrote, now),
+            Wake::Taken(Taken { events, waiters, overflowed }) => {
+                for event in events {
+                    self.machine.handle(Input::Event(event), now);
+                }
+                for waiter in waiters {
+                    self.services.hub.go_on(self.no, waiter).await;
+                }
+                if overflowed {
+                    self.machine.handle(Input::Overflowed, now);
+                }
+            }
+        }
+    }
+
+    fn received(&mut self, bytes: bytes::Bytes, now: Instant) {
+        self.machine.handle(Input::Received, now);
+        self.undecoded = true;
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::from(bytes);
+        } else {
+            self.buffer.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Frames are taken one by one, for the answer to one decides whether the next is taken.
+    fn decode(&mut self) {
+        while self.machine.wants_input() && !self.machine.has_outputs() {
+            let now = Instant::now();
+            match self.decoder.decode(&mut self.buffer) {
+                Ok(Some(frame)) => self.machine.handle(Input::Frame(frame), now),
+                Ok(None) => {
+                    self.undecoded = false;
+                    break;
+                }
+                Err(error) => self.machine.handle(Input::Undecodable(error), now),
+            }
+        }
+        if self.buffer.is_empty() && self.buffer.capacity() > KEPT_BUFFER {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    async fn run_outputs(&mut self) {
+        while self.machine.has_outputs() {
+            for output in self.machine.take_outputs() {
+                self.run_output(output).await;
+            }
+        }
+    }
+
+    async fn run_output(&mut self, output: Output) {
+        let key = |subscription| SubscriptionKey { session: self.no, subscription };
+        let services = &self.services;
+        match output {
+            Output::Write(frame) => {
+                // A queue that has overflowed takes nothing: the ERROR goes past it.
+                if self.outgoing.push(Class::Control, frame.clone()) == Pushed::Closed {
+                    self.link.push(frame);
+                }
+            }
+            Output::Verify { token } => {
+                let verified = self.verify(&token).await;
+                self.machine.handle(Input::Verified(verified), Instant::now());
+            }
+            Output::Opened { user, version, device_id } => {
+                self.decoder.set_version(version);
+                self.registered = true;
+                services.metrics.sessions.inc();
+                services.connections.register(Registered { id: self.id.clone(), user, device_id }).await;
+            }
+            Output::Attach { subscription, conversation, scope, start, head, user_seq, joined_user_seq } => {
+                let (key, user, outgoing) = (key(subscription), self.machine.user(), Arc::clone(&self.outgoing));
+                let attach =
+                    Attach { key, user, conversation, scope, start, head, outgoing, user_seq, joined_user_seq };
+                services.hub.attach(attach).await;
+            }
+            Output::Detach { subscription, conversations } => {
+                let answers = services.hub.detach(key(subscription), &conversations, &self.outgoing).await;
+                self.machine.handle(Input::Detaching { subscription, answers }, Instant::now());
+            }
+            Output::WatchUser { subscription } => {
+                let outgoing = Arc::clone(&self.outgoing);
+                services.hub.watch_user(key(subscription), self.machine.user(), outgoing).await;
+            }
+            Output::UnwatchUser { subscription } => {
+                services.hub.unwatch_user(key(subscription), self.machine.user()).await;
+            }
+            Output::Submit { conversation, submission } => {
+                let outgoing = Arc::clone(&self.outgoing);
+                let (core, no, request) = (submission.core, submission.no, submission.request);
+                services.sends.submit(core, Outbound { conversation, no, request, outgoing });
+            }
+            Output::Typing { no, conversation } => {
+                let (core, outgoing, user) = (services.core.clone(), Arc::clone(&self.outgoing), self.machine.user());
+                services.tasks.spawn(async move {
+                    let result = core.publish_typing(conversation, user).await;
+                    outgoing.notify(Event::Done { no, result });
+                });
+            }
+            Output::Read { no, conversation, seq, epoch } => {
+                let (core, outgoing, user) = (services.core.clone(), Arc::clone(&self.outgoing), self.machine.user());
+                services.tasks.spawn(async move {
+                    let result = core.store_read_position(conversation, user, seq, epoch).await;
+                    outgoing.notify(Event::Done { no, result });
+                });
+            }
+            Output::Disconnect(end) => self.end = Some(end),
+        }
+    }
+
+    async fn verify(&mut self, token: &str) -> Result<Verified, TokenError> {
+        let claims = self.services.keys.verify(token).await?;
+        let user = claims.user_id().ok_or(TokenError::Malformed("a session needs a user's token, not a service's"))?.0;
+        if self.admission.is_none() {
+            self.admission = self.services.users.admit(user, self.services.settings.connections_per_user);
+        }
+        let left_s = claims.exp.saturating_sub(chassis::now_us() / 1_000_000);
+        Ok(Verified {
+            user,
+            expires_in: Duration::from_secs(left_s.max(0) as u64),
+            may_read: claims.has_scope(SCOPE_MESSAGES_READ),
+            may_write: claims.has_scope(SCOPE_MESSAGES_WRITE),
+            admitted: self.admission.is_some(),
+        })
+    }
+
+    /// Writes what is queued and the close frame, and waits for the peer's.
+    async fn close(&mut self, end: &Disconnect) {
+        self.link.write_all(&self.outgoing).await;
+        let frame = CloseFrame { code: end.close_code, reason: end.reason.into() };
+        let socket = self.link.socket();
+        if socket.send(Message::Close(Some(frame))).await.is_ok() {
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+    }
+
+    /// Takes the session out of everything that knows it.
+    async fn leave(mut self) {
+        self.outgoing.close();
+        let hub = self.services.hub.clone();
+        let user = self.machine.user();
+        for subscription in self.machine.watching().collect::<Vec<_>>() {
+            hub.unwatch_user(SubscriptionKey { session: self.no, subscription }, user).await;
+        }
+        for (subscription, conversations) in self.machine.attached() {
+            self.services.metrics.subscriptions.dec();
+            let key = SubscriptionKey { session: self.no, subscription };
+            hub.detach(key, &conversations, &self.outgoing).await;
+        }
+        if self.registered {
+            self.services.metrics.sessions.dec();
+            self.services.connections.unregister(std::mem::take(&mut self.id)).await;
+        }
+    }
+}

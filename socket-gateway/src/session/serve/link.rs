@@ -1,0 +1,121 @@
+//! A WebSocket that is read and written by one task: many frames are put into one write, and a blocked write does not
+//! keep the task from reading.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
+use futures_util::{Sink as _, Stream as _};
+
+use crate::session::{Outgoing, outgoing::Taken};
+
+/// About so many bytes are taken out of the queue at once.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Why the task was woken.
+#[derive(Debug)]
+pub enum Wake {
+    Message(Message),
+    /// The peer is gone.
+    Closed,
+    /// Events, or replays to be told to go on.
+    Taken(Taken),
+    /// All that was queued is written.
+    Wrote,
+}
+
+#[derive(Debug)]
+pub struct Link {
+    socket: WebSocket,
+    /// Taken out of the queue, not yet given to the socket.
+    batch: VecDeque<Utf8Bytes>,
+    /// Given to the socket, not yet flushed.
+    dirty: bool,
+}
+
+impl Link {
+    pub fn new(socket: WebSocket) -> Self {
+        Self { socket, batch: VecDeque::new(), dirty: false }
+    }
+
+    pub fn socket(&mut self) -> &mut WebSocket {
+        &mut self.socket
+    }
+
+    /// Queues a frame past the session's queue.
+    pub fn push(&mut self, frame: Utf8Bytes) {
+        self.batch.push_back(frame);
+    }
+
+    /// Writes what can be written, then reads if asked to. Can be dropped at any time without loss.
+    pub fn poll(&mut self, cx: &mut Context<'_>, outgoing: &Outgoing, read: bool) -> Poll<Wake> {
+        match self.poll_write(cx, outgoing) {
+            Poll::Ready(wake) => return Poll::Ready(wake),
+            Poll::Pending => {}
+        }
+        if read {
+            return Pin::new(&mut self.socket).poll_next(cx).map(|message| match message {
+                Some(Ok(message)) => Wake::Message(message),
+                Some(Err(_)) | None => Wake::Closed,
+            });
+        }
+        Poll::Pending
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, outgoing: &Outgoing) -> Poll<Wake> {
+        // No frames while a write is blocked, so that they count as waiting; but events, and an overflow.
+        let bytes = if self.batch.is_empty() { BATCH_BYTES } else { 0 };
+        let taken = outgoing.take(cx, &mut self.batch, bytes);
+        if !taken.events.is_empty() || !taken.waiters.is_empty() || taken.overflowed {
+            return Poll::Ready(Wake::Taken(taken));
+        }
+        while !self.batch.is_empty() {
+            match Pin::new(&mut self.socket).poll_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(Wake::Closed),
+                Poll::Ready(Ok(())) => {}
+            }
+            if let Some(frame) = self.batch.pop_front() {
+                self.dirty = true;
+                if Pin::new(&mut self.socket).start_send(Message::Text(frame)).is_err() {
+                    return Poll::Ready(Wake::Closed);
+                }
+            }
+        }
+        if !self.dirty {
+            return Poll::Pending;
+        }
+        self.batch = VecDeque::new();
+        match Pin::new(&mut self.socket).poll_flush(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) => Poll::Ready(Wake::Closed),
+            Poll::Ready(Ok(())) => {
+                self.dirty = false;
+                Poll::Ready(Wake::Wrote)
+            }
+        }
+    }
+
+    /// Writes everything that is queued; events are of no use any more.
+    pub async fn write_all(&mut self, outgoing: &Outgoing) {
+        loop {
+            match poll_fn(|cx| self.poll_write_or_done(cx, outgoing)).await {
+                Some(Wake::Taken(Taken { overflowed: false, .. }) | Wake::Wrote) => {}
+                Some(Wake::Taken(_)) => outgoing.close(),
+                Some(Wake::Closed | Wake::Message(_)) | None => return,
+            }
+        }
+    }
+
+    fn poll_write_or_done(&mut self, cx: &mut Context<'_>, outgoing: &Outgoing) -> Poll<Option<Wake>> {
+        match self.poll_write(cx, outgoing) {
+            Poll::Ready(wake) => Poll::Ready(Some(wake)),
+            Poll::Pending if self.batch.is_empty() && !self.dirty => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

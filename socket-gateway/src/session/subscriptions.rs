@@ -1,0 +1,243 @@
+//! The subscriptions of a session, and what `/user/queue/events` follows.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use proto::ConversationId;
+use tokio::time::Instant;
+
+use super::{
+    destination::Topic,
+    request::{Position, Resume},
+};
+use crate::hub::{Membership, Start, UserState};
+
+/// One subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Unique in the session; ids may be used again by the client.
+    pub no: u32,
+    pub id: String,
+    pub topic: Topic,
+    /// Start of its MESSAGE frames.
+    pub head: Arc<str>,
+    /// The receipt that is due when it is attached.
+    pub receipt: Option<String>,
+    /// Where it is `/user/queue/events`.
+    pub queue: Option<Box<UserQueue>>,
+}
+
+/// Cursors that the client brought along for later subscriptions.
+#[derive(Debug, Default)]
+pub struct Resumed {
+    conversations: HashMap<i64, Position>,
+    user_seq: Option<i64>,
+}
+
+impl Resumed {
+    /// Several add up; the latest of a conversation counts.
+    pub fn add(&mut self, resume: Resume) {
+        self.conversations.extend(resume.conversations.into_iter().map(|(ConversationId(id), at)| (id, at)));
+        self.user_seq = resume.user_seq.or(self.user_seq);
+    }
+
+    pub fn start(&self, conversation: i64) -> Option<Start> {
+        self.conversations.get(&conversation).map(|at| Start::After { seq: at.seq, epoch: at.epoch })
+    }
+}
+
+/// A conversation to be attached to the user's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub conversation: i64,
+    pub start: Start,
+    pub user_seq: i64,
+    pub joined_user_seq: Option<i64>,
+}
+
+/// The conversations of one subscription to `/user/queue/events`.
+///
+/// A client may resume with the highest `user_seq` that it was told. So a RESUMED must not say one before every
+/// conversation joined up to it was RESUMED: joins are attached one after the other, in their order.
+#[derive(Debug, Default)]
+pub struct UserQueue {
+    state: Option<Arc<UserState>>,
+    attached: HashSet<i64>,
+    /// On their way to be attached.
+    pending: HashMap<i64, Plan>,
+    joins: VecDeque<Membership>,
+    joining: Option<i64>,
+    /// Could not be attached for now.
+    failed: Vec<Plan>,
+    pub retry_at: Option<Instant>,
+}
+
+impl UserQueue {
+    /// Everything of the first state is attached.
+    pub fn is_settled(&self) -> bool {
+        self.state.is_some() && self.pending.is_empty() && self.joins.is_empty() && self.failed.is_empty()
+    }
+
+    /// Every conversation that the hub may know this subscription by.
+    pub fn conversations(&self) -> Vec<i64> {
+        self.attached.iter().chain(self.pending.keys()).copied().collect()
+    }
+
+    /// What the user may see now: says what to attach. What is gone ends by itself, by its USER_LEFT.
+    pub fn state_changed(&mut self, state: Arc<UserState>, resumed: &Resumed) -> Vec<Plan> {
+        let first = self.state.is_none();
+        let mut starts = Vec::new();
+        let mut joins = Vec::new();
+        for membership in &state.memberships {
+            let id = membership.conversation;
+            let known = self.attached.contains(&id)
+                || self.pending.contains_key(&id)
+                || self.joins.iter().any(|join| join.conversation == id)
+                || self.failed.iter().any(|plan| plan.conversation == id);
+            if known {
+                continue;
+            }
+            let joined_since = resumed.user_seq.is_some_and(|user_seq| membership.joined_user_seq > user_seq);
+            match resumed.start(id) {
+                Some(start) if first => starts.push((id, start)),
+                None if first && !joined_since => starts.push((id, Start::Head)),
+                _ => joins.push(*membership),
+            }
+        }
+        if first {
+            // Resumed, but none of mine any more: it is said where it ended.
+            let gone = resumed.conversations.keys().filter(|id| state.membership(**id).is_none());
+            starts.extend(gone.filter_map(|id| Some((*id, resumed.start(*id)?))));
+        }
+        joins.sort_by_key(|join| join.joined_user_seq);
+        self.joins.extend(joins);
+        let user_seq = self.joins.front().map_or(state.user_seq, |join| join.joined_user_seq - 1);
+        self.state = Some(Arc::clone(&state));
+        self.retry_at = None;
+        let mut plans: Vec<Plan> = std::mem::take(&mut self.failed);
+        plans.extend(starts.into_iter().map(|(conversation, start)| {
+            let joined_user_seq = state.membership(conversation).map(|m| m.joined_user_seq);
+            Plan { conversation, start, user_seq, joined_user_seq }
+        }));
+        self.pending.extend(plans.iter().map(|plan| (plan.conversation, *plan)));
+        plans.extend(self.next_join());
+        plans
+    }
+
+    /// RESUMED of a conversation is queued.
+    pub fn attached(&mut self, conversation: i64) -> Option<Plan> {
+        self.pending.remove(&conversation);
+        self.attached.insert(conversation);
+        self.joined(conversation)
+    }
+
+    /// A conversation could not be attached; it is tried again with the next state, which is asked for at `retry_at`.
+    pub fn refused(&mut self, conversation: i64, retry_at: Instant) -> Option<Plan> {
+        self.failed.extend(self.pending.remove(&conversation));
+        self.retry_at = Some(retry_at);
+        None
+    }
+
+    /// Nothing more comes of a conversation; unless the user has joined it again since.
+    pub fn ended(&mut self, conversation: i64, at_seq: i64) -> Option<Plan> {
+        self.pending.remove(&conversation);
+        self.attached.remove(&conversation);
+        let again = self.state.as_ref().and_then(|state| state.membership(conversation));
+        if let Some(membership) = again.filter(|membership| membership.joined_seq > at_seq) {
+            self.joins.push_back(*membership);
+        }
+        self.joined(conversation)
+    }
+
+    fn joined(&mut self, conversation: i64) -> Option<Plan> {
+        if self.joining == Some(conversation) {
+            self.joining = None;
+        }
+        self.next_join()
+    }
+
+    fn next_join(&mut self) -> Option<Plan> {
+        if self.joining.is_some() {
+            return None;
+        }
+        let Membership { conversation, joined_seq, joined_user_seq } = self.joins.pop_front()?;
+        self.joining = Some(conversation);
+        let user_seq = match (self.joins.is_empty(), &self.state) {
+            (true, Some(state)) => state.user_seq,
+            _ => joined_user_seq,
+        };
+        let start = Start::Join { seq: joined_seq };
+        let plan = Plan { conversation, start, user_seq, joined_user_seq: Some(joined_user_seq) };
+        self.pending.insert(conversation, plan);
+        Some(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(conversation: i64, joined_seq: i64, joined_user_seq: i64) -> Membership {
+        Membership { conversation, joined_seq, joined_user_seq }
+    }
+
+    fn state(user_seq: i64, memberships: &[Membership]) -> Arc<UserState> {
+        Arc::new(UserState { user_seq, memberships: memberships.to_vec() })
+    }
+
+    fn starts(plans: &[Plan]) -> Vec<(i64, Start, i64)> {
+        plans.iter().map(|plan| (plan.conversation, plan.start, plan.user_seq)).collect()
+    }
+
+    #[test]
+    fn the_first_state_starts_at_the_heads_and_later_ones_at_the_joins() {
+        let mut queue = UserQueue::default();
+        let plans = queue.state_changed(state(2, &[member(7, 1, 1), member(8, 3, 2)]), &Resumed::default());
+        assert_eq!(starts(&plans), [(7, Start::Head, 2), (8, Start::Head, 2)]);
+        assert!(!queue.is_settled());
+        assert_eq!((queue.attached(7), queue.attached(8), queue.is_settled()), (None, None, true));
+        let more = state(3, &[member(7, 1, 1), member(8, 3, 2), member(9, 4, 3)]);
+        assert_eq!(starts(&queue.state_changed(more, &Resumed::default())), [(9, Start::Join { seq: 4 }, 3)]);
+    }
+
+    #[test]
+    fn a_resume_names_cursors_and_what_was_joined_since_starts_at_its_join_in_order() {
+        let mut resumed = Resumed::default();
+        let at = Position { seq: 12, epoch: Some(1) };
+        let conversations = [(ConversationId(7), at), (ConversationId(6), at)].into();
+        resumed.add(Resume { conversations, user_seq: Some(2) });
+        let mut queue = UserQueue::default();
+        let all = [member(5, 1, 2), member(7, 1, 1), member(8, 9, 4), member(9, 4, 3)];
+        let plans = queue.state_changed(state(4, &all), &resumed);
+        let after = Start::After { seq: 12, epoch: Some(1) };
+        let expected = [(5, Start::Head, 2), (7, after, 2), (6, after, 2), (9, Start::Join { seq: 4 }, 3)];
+        assert_eq!(starts(&plans), expected);
+        // The second join is told of only when the first was.
+        assert_eq!(queue.attached(9).map(|plan| (plan.conversation, plan.user_seq)), Some((8, 4)));
+    }
+
+    #[test]
+    fn who_left_and_joined_again_goes_on_at_the_new_join() {
+        let mut queue = UserQueue::default();
+        queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
+        queue.attached(7);
+        assert_eq!(queue.state_changed(state(3, &[member(7, 20, 3)]), &Resumed::default()), []);
+        let plan = queue.ended(7, 15).unwrap();
+        assert_eq!((plan.conversation, plan.start), (7, Start::Join { seq: 20 }));
+        queue.attached(7);
+        assert_eq!(queue.ended(7, 25), None);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_attached_is_tried_again_with_the_same_start() {
+        let mut queue = UserQueue::default();
+        let one = state(1, &[member(7, 1, 1)]);
+        let plans = queue.state_changed(Arc::clone(&one), &Resumed::default());
+        queue.refused(7, Instant::now());
+        assert!(!queue.is_settled() && queue.retry_at.is_some());
+        assert_eq!(queue.state_changed(one, &Resumed::default()), plans);
+        assert!(queue.retry_at.is_none());
+    }
+}

@@ -1,0 +1,4 @@
+//! How clients reach the gateway.
+
+pub mod listener;
+pub mod websocket;

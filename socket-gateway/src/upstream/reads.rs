@@ -1,0 +1,231 @@
+//! What the hub reads from core, and what sessions publish.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::StreamExt as _;
+use prost_types::Timestamp;
+use proto::{
+    Code, EventType,
+    rpc::v1::{
+        AckKind, AckOffset, AttachSubscription, AttachSubscriptionsRequest, AttachedSubscription,
+        PublishEphemeralRequest, ReadEventsRequest, ReadHeadsRequest, ReadUserStatesRequest, UserState as WireState,
+        gateway_service_client::GatewayServiceClient, message_service_client::MessageServiceClient,
+    },
+};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{
+    Endpoints,
+    batch::{Batch, batch},
+};
+use crate::{
+    config,
+    hub::{Attached, Event, Membership, Page, UserState, Visible, spread},
+    refusal::Refusal,
+};
+
+/// Reads and small writes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Core {
+    endpoints: Endpoints,
+    attaches: Batch<(i64, i64), Attached>,
+    states: Batch<i64, Arc<UserState>>,
+    log_reads: Arc<Semaphore>,
+    log_page: u32,
+    max_answer: usize,
+}
+
+impl Core {
+    /// The handle, and the future that makes its batched calls until `stop`.
+    pub fn new(
+        endpoints: Endpoints,
+        config: &config::Core,
+        stop: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (attaches, attach_runner) = batch();
+        let (states, state_runner) = batch();
+        let core = Self {
+            endpoints,
+            attaches,
+            states,
+            log_reads: Arc::new(Semaphore::new(config.log_reads)),
+            log_page: config.log_page,
+            max_answer: config.max_answer,
+        };
+        let (max, in_flight) = (config.batch, config.batches_in_flight);
+        let (attaching, reading) = (core.clone(), core.clone());
+        let run = async move {
+            tokio::join!(
+                attach_runner.run(max, in_flight, stop.clone(), move |keys| attach_all(attaching.clone(), keys)),
+                state_runner.run(max, in_flight, stop, move |users| read_states(reading.clone(), users)),
+            );
+        };
+        (core, run)
+    }
+
+    /// A locking read of a conversation's head and of what the user may see of it.
+    pub async fn attach(&self, user: i64, conversation: i64) -> Result<Attached, Refusal> {
+        self.attaches.get((user, conversation)).await
+    }
+
+    /// A locking read of what the user may see.
+    pub async fn user_state(&self, user: i64) -> Result<Arc<UserState>, Refusal> {
+        self.states.get(user).await
+    }
+
+    /// Heads of conversations, and the epoch; those that do not exist are left out.
+    pub async fn read_heads(&self, ids: Vec<i64>) -> Result<(HashMap<i64, i64>, i64), Refusal> {
+        let first = spread(ids.first().copied().unwrap_or(0), self.endpoints.len());
+        let answer = self
+            .endpoints
+            .call(first, ReadHeadsRequest { conversation_ids: ids }, |channel, request| async move {
+                GatewayServiceClient::new(channel).read_heads(request).await
+            })
+            .await?;
+        Ok((answer.heads.into_iter().map(|head| (head.conversation_id, head.head_seq)).collect(), answer.epoch))
+    }
+
+    /// A page of the log: `after < seq <= up_to` (0: the head). `epoch` goes into the frames' headers.
+    pub async fn read_events(&self, conversation: i64, after: i64, up_to: i64, epoch: i64) -> Result<Page, Refusal> {
+        let _permit = self.log_reads.acquire().await.map_err(|_| Refusal::unavailable("the gateway is going away"))?;
+        let message = ReadEventsRequest {
+            conversation_id: conversation,
+            after_seq: after,
+            up_to_seq: up_to,
+            limit: self.log_page,
+        };
+        let max = self.max_answer;
+        let first = spread(conversation, self.endpoints.len());
+        let answer = self
+            .endpoints
+            .call(first, message, |channel, request| async move {
+                GatewayServiceClient::new(channel).max_decoding_message_size(max).read_events(request).await
+            })
+            .await?;
+        let events = answer.events.iter().filter_map(|event| match Event::logged(conversation, epoch, event) {
+            Ok(event) => Some(Arc::new(event)),
+            Err(error) => {
+                warn!(%error, "an event of the log can't be delivered");
+                None
+            }
+        });
+        Ok(Page { events: events.collect(), head: answer.head_seq, epoch: answer.epoch, complete: answer.complete })
+    }
+
+    /// TYPING of a user, to whoever follows the conversation; not stored.
+    pub async fn publish_typing(&self, conversation: i64, user: i64) -> Result<(), Refusal> {
+        let message = PublishEphemeralRequest {
+            conversation_id: conversation,
+            user_id: user,
+            r#type: EventType::Typing.as_str().to_owned(),
+            at: Some(now()),
+        };
+        let first = spread(conversation, self.endpoints.len());
+        let answer = self
+            .endpoints
+            .call(first, message, |channel, request| async move {
+                GatewayServiceClient::new(channel).publish_ephemeral(request).await
+            })
+            .await?;
+        answer.failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// How far a user has read; never moves backwards. `epoch` 0: the current one.
+    pub async fn store_read_position(&self, conversation: i64, user: i64, seq: i64, epoch: i64) -> Result<(), Refusal> {
+        let ack = AckOffset {
+            user_id: user,
+            conversation_id: conversation,
+            seq,
+            kind: AckKind::Read.into(),
+            device_id: String::new(),
+            request_no: 1,
+            epoch,
+        };
+        let first = spread(conversation, self.endpoints.len());
+        let mut results = self
+            .endpoints
+            .call(first, ack, |channel, request| async move {
+                let request = request.map(|ack| tokio_stream::once(ack));
+                MessageServiceClient::new(channel).stream_ack_offsets(request).await
+            })
+            .await?;
+        match results.next().await {
+            Some(Ok(result)) => result.failure.map_or(Ok(()), |failure| Err(failure.into())),
+            Some(Err(status)) => Err(status.into()),
+            None => Err(Refusal::unavailable("the read position was not acknowledged")),
+        }
+    }
+}
+
+async fn attach_all(core: Core, keys: Vec<(i64, i64)>) -> Result<Vec<Result<Attached, Refusal>>, Refusal> {
+    let subscriptions = keys
+        .iter()
+        .map(|(user_id, conversation_id)| AttachSubscription { user_id: *user_id, conversation_id: *conversation_id });
+    let message = AttachSubscriptionsRequest { subscriptions: subscriptions.collect() };
+    let first = spread(keys.first().map_or(0, |key| key.1), core.endpoints.len());
+    let answer = core
+        .endpoints
+        .call(first, message, |channel, request| async move {
+            GatewayServiceClient::new(channel).attach_subscriptions(request).await
+        })
+        .await?;
+    if answer.subscriptions.len() != keys.len() {
+        return Err(Refusal::new(Code::Internal, "core answered another number of subscriptions"));
+    }
+    Ok(answer.subscriptions.into_iter().map(|attached| to_attached(attached, answer.epoch)).collect())
+}
+
+fn to_attached(attached: AttachedSubscription, epoch: i64) -> Result<Attached, Refusal> {
+    if let Some(failure) = attached.failure {
+        return Err(failure.into());
+    }
+    Ok(Attached {
+        head: attached.head_seq,
+        epoch,
+        visible: Visible::new(attached.visible.iter().map(|range| (range.from, range.to))),
+        member: attached.member,
+    })
+}
+
+async fn read_states(core: Core, users: Vec<i64>) -> Result<Vec<Result<Arc<UserState>, Refusal>>, Refusal> {
+    let mut asked = users.clone();
+    asked.sort_unstable();
+    asked.dedup();
+    let first = spread(users.first().copied().unwrap_or(0), core.endpoints.len());
+    let max = core.max_answer;
+    let answer = core
+        .endpoints
+        .call(first, ReadUserStatesRequest { user_ids: asked }, |channel, request| async move {
+            GatewayServiceClient::new(channel).max_decoding_message_size(max).read_user_states(request).await
+        })
+        .await?;
+    let states: HashMap<i64, Arc<UserState>> =
+        answer.users.into_iter().map(|state| (state.user_id, Arc::new(to_state(state)))).collect();
+    let unknown = || Refusal::new(Code::NotFound, "the token's subject is no user any more");
+    Ok(users.iter().map(|user| states.get(user).cloned().ok_or_else(unknown)).collect())
+}
+
+fn to_state(state: WireState) -> UserState {
+    let mut memberships: Vec<Membership> = state
+        .memberships
+        .into_iter()
+        .map(|membership| Membership {
+            conversation: membership.conversation_id,
+            joined_seq: membership.joined_seq,
+            joined_user_seq: membership.joined_user_seq,
+        })
+        .collect();
+    memberships.sort_unstable_by_key(|membership| membership.conversation);
+    UserState { user_seq: state.user_seq, memberships }
+}
+
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32 }
+}

@@ -1,0 +1,215 @@
+//! The streams of SENDs: one to each core, pipelined.
+//!
+//! A SEND goes through a core's queue into its stream and is matched with its answer by `request_no`. When the stream
+//! breaks, everything in flight there fails as unavailable at once, and so does what comes while it is down: the
+//! sessions' lanes decide when and where it is sent again. That is the breaker: a core that is away costs nobody a wait.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use chassis::{Backoff, Dependency};
+use proto::rpc::v1::{
+    CreateMessageRequest, CreateMessageResponse, CreateMessageResult, create_message_result,
+    message_service_client::MessageServiceClient,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tracing::{info, warn};
+
+use super::Endpoints;
+use crate::{
+    hub::spread,
+    metrics::Metrics,
+    refusal::Refusal,
+    session::{Event, Outgoing},
+};
+
+/// A SEND on its way.
+#[derive(Debug)]
+pub struct Outbound {
+    pub conversation: i64,
+    /// The session's number of it.
+    pub no: u64,
+    pub request: CreateMessageRequest,
+    /// Where the answer goes.
+    pub outgoing: Arc<Outgoing>,
+}
+
+impl Outbound {
+    fn settle(&self, result: Result<CreateMessageResponse, Refusal>) {
+        self.outgoing.notify(Event::Sent { conversation: self.conversation, no: self.no, result });
+    }
+
+    fn fail(&self) {
+        self.settle(Err(Refusal::unavailable("the service behind the gateway is away")));
+    }
+}
+
+/// Where SENDs are submitted. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sends {
+    queues: Arc<[mpsc::Sender<Outbound>]>,
+}
+
+/// One core's stream.
+pub struct Stream {
+    core: usize,
+    queue: mpsc::Receiver<Outbound>,
+    endpoints: Endpoints,
+    in_flight: usize,
+    metrics: Arc<Metrics>,
+    /// How many cores' streams are up; shared.
+    up: Arc<AtomicUsize>,
+    dependency: Dependency,
+}
+
+impl Sends {
+    /// The handle, and a stream for each core; `queued` and `in_flight` are bounds for each.
+    pub fn new(
+        endpoints: &Endpoints,
+        (queued, in_flight): (usize, usize),
+        metrics: &Arc<Metrics>,
+        dependency: &Dependency,
+    ) -> (Self, Vec<Stream>) {
+        let up = Arc::new(AtomicUsize::new(0));
+        let (queues, streams) = (0..endpoints.len())
+            .map(|core| {
+                let (sender, queue) = mpsc::channel(queued);
+                let stream = Stream {
+                    core,
+                    queue,
+                    endpoints: endpoints.clone(),
+                    in_flight,
+                    metrics: Arc::clone(metrics),
+                    up: Arc::clone(&up),
+                    dependency: dependency.clone(),
+                };
+                (sender, stream)
+            })
+            .unzip::<_, _, Vec<_>, Vec<_>>();
+        (Self { queues: queues.into() }, streams)
+    }
+
+    /// Puts a SEND on its way; `core` counts from the conversation's own. A full queue is a failure like any other.
+    pub fn submit(&self, core: usize, outbound: Outbound) {
+        let index = (spread(outbound.conversation, self.queues.len()) + core) % self.queues.len();
+        if let Err(refused) = self.queues[index].try_send(outbound) {
+            refused.into_inner().fail();
+        }
+    }
+}
+
+impl Stream {
+    /// Keeps the stream up until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        loop {
+            let opened = tokio::select! {
+                () = stop.cancelled() => return,
+                opened = Self::open(&self.endpoints, self.core, self.in_flight) => opened,
+            };
+            match opened {
+                Ok((requests, answers)) => {
+                    backoff.reset();
+                    self.up.fetch_add(1, Ordering::Relaxed);
+                    self.dependency.up();
+                    info!(core = self.core, "the stream of messages to core is open");
+                    let why = self.pump(requests, answers, &stop).await;
+                    let left = self.up.fetch_sub(1, Ordering::Relaxed) - 1;
+                    if stop.is_cancelled() {
+                        return;
+                    }
+                    warn!(core = self.core, reason = why, "the stream of messages to core broke");
+                    if left == 0 {
+                        self.dependency.down(why);
+                    }
+                }
+                Err(refusal) if self.up.load(Ordering::Relaxed) == 0 => self.dependency.down(&refusal),
+                Err(_) => {}
+            }
+            let wait = tokio::time::sleep(backoff.next_delay());
+            tokio::pin!(wait);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = &mut wait => break,
+                    Some(outbound) = self.queue.recv() => outbound.fail(),
+                }
+            }
+        }
+    }
+
+    async fn open(
+        endpoints: &Endpoints,
+        core: usize,
+        in_flight: usize,
+    ) -> Result<(mpsc::Sender<CreateMessageRequest>, Streaming<CreateMessageResult>), Refusal> {
+        let (sender, receiver) = mpsc::channel(in_flight);
+        let request = endpoints.request(ReceiverStream::new(receiver))?;
+        let mut client = MessageServiceClient::new(endpoints.channel(core));
+        let answers = client.stream_create_messages(request).await.map_err(|status| {
+            tracing::debug!(core, %status, "the stream of messages could not be opened");
+            Refusal::from(status)
+        })?;
+        Ok((sender, answers.into_inner()))
+    }
+
+    /// Moves SENDs and answers until the stream ends; what is in flight then has failed. Says why it ended.
+    async fn pump(
+        &mut self,
+        requests: mpsc::Sender<CreateMessageRequest>,
+        mut answers: Streaming<CreateMessageResult>,
+        stop: &CancellationToken,
+    ) -> String {
+        let mut waiting: HashMap<u64, Outbound> = HashMap::new();
+        let mut next_no = 0;
+        let why = loop {
+            tokio::select! {
+                // Answers first: each makes room for a request.
+                biased;
+                () = stop.cancelled() => break "the gateway stops".to_owned(),
+                answer = answers.message() => match answer {
+                    Ok(Some(answer)) => {
+                        if let Some(outbound) = waiting.remove(&answer.request_no) {
+                            self.metrics.sends_in_flight.dec();
+                            outbound.settle(outcome(answer));
+                        }
+                    }
+                    Ok(None) => break "core ended it".to_owned(),
+                    Err(status) => break status.to_string(),
+                },
+                Some(mut outbound) = self.queue.recv(), if waiting.len() < self.in_flight => {
+                    next_no += 1;
+                    let mut request = std::mem::take(&mut outbound.request);
+                    request.request_no = next_no;
+                    // There is room for all that may be in flight; a closed channel is a broken stream.
+                    if requests.try_send(request).is_err() {
+                        outbound.fail();
+                        break "the stream takes nothing more".to_owned();
+                    }
+                    self.metrics.sends_in_flight.inc();
+                    waiting.insert(next_no, outbound);
+                }
+            }
+        };
+        self.metrics.sends_in_flight.dec_by(waiting.len() as i64);
+        waiting.into_values().for_each(|outbound| outbound.fail());
+        why
+    }
+}
+
+fn outcome(answer: CreateMessageResult) -> Result<CreateMessageResponse, Refusal> {
+    match answer.result {
+        Some(create_message_result::Result::Created(created)) => Ok(created),
+        Some(create_message_result::Result::Failure(failure)) => Err(failure.into()),
+        None => Err(Refusal::unavailable("core's answer says nothing")),
+    }
+}
