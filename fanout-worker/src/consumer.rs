@@ -27,6 +27,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     config,
     coordinator::{Coordinator, Position},
+    kafka_log,
     partition::PartitionId,
     polled::Polled,
 };
@@ -41,6 +42,8 @@ const HOUSEKEEPING: Duration = Duration::from_millis(20);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between questions about topics that are missing.
 const TOPIC_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+const NO_BROKER: &str = "no broker is connected";
 
 /// Why the consumer can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +148,10 @@ fn keep_house(consumer: &GroupConsumer) -> Result<(), ConsumerError> {
     }
     let unstored = coordinator.take_unstored();
     if !unstored.is_empty() {
-        consumer.store_offsets(&positions(&unstored))?;
+        // Not the end of anything: the next record of the partition stores more, and so does its drain.
+        if let Err(failure) = consumer.store_offsets(&positions(&unstored)) {
+            warn!(partitions = unstored.len(), %failure, "acknowledged offsets could not be stored");
+        }
     }
     Ok(())
 }
@@ -165,7 +171,10 @@ fn await_topics(consumer: &GroupConsumer, config: &config::Kafka, draining: &Can
                     break;
                 }
                 Ok(_) => group.dependency.down(format_args!("the topic {topic} is missing; core-services makes it")),
-                Err(failure) => group.dependency.down(failure),
+                Err(failure) => {
+                    debug!(%failure, "the topics could not be asked for");
+                    group.dependency.down(NO_BROKER);
+                }
             }
             // Waits, and hears meanwhile what the client has to say.
             drop(consumer.poll(backoff.next_delay()));
@@ -231,14 +240,11 @@ impl ConsumerContext for Group {
 
 impl ClientContext for Group {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => debug!(facility, "{message}"),
-            _ => warn!(facility, "{message}"),
-        }
+        kafka_log::log(level, facility, message);
     }
 
     fn error(&self, failure: KafkaError, reason: &str) {
-        warn!(%failure, "Kafka: {reason}");
+        kafka_log::error(&failure, reason);
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -251,7 +257,7 @@ impl ClientContext for Group {
         drop(coordinator);
         let connected = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
         match &statistics.cgrp {
-            _ if !connected => self.dependency.down("no broker is connected"),
+            _ if !connected => self.dependency.down(NO_BROKER),
             Some(group) if group.state == "up" && group.join_state == "steady" => self.dependency.up(),
             // A rebalance under way or a consumer that closes: neither news nor an outage.
             Some(group) if group.state == "up" || group.state == "term" => {}

@@ -11,7 +11,7 @@ use std::{
 use proto::Scope;
 use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::{
     config,
@@ -217,7 +217,7 @@ impl Coordinator {
         for id in partitions {
             if let Some((id, owned)) = self.remove(id) {
                 owned.cancel.cancel();
-                info!(kafka.topic = %id.topic, kafka.partition = id.partition, "the partition is lost");
+                debug!(kafka.topic = %id.topic, kafka.partition = id.partition, "the partition is lost");
             }
         }
     }

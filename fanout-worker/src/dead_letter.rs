@@ -16,6 +16,7 @@ use tracing::{error, warn};
 
 use crate::{
     config,
+    kafka_log::KafkaLog,
     metrics::{Metrics, ReasonLabel},
     polled::{Poison, Polled},
 };
@@ -26,7 +27,7 @@ const CLIENT_MAX_BYTES: &str = "100000000";
 /// Writes dead letters. Cheap to clone.
 #[derive(Clone)]
 pub struct DeadLetters {
-    producer: FutureProducer,
+    producer: FutureProducer<KafkaLog>,
     topic: String,
     backoff: Backoff,
     metrics: Metrics,
@@ -34,7 +35,7 @@ pub struct DeadLetters {
 
 impl DeadLetters {
     pub fn new(config: &config::Kafka, backoff: Backoff, metrics: Metrics) -> Result<Self, KafkaError> {
-        let producer = ClientConfig::new()
+        let producer: FutureProducer<KafkaLog> = ClientConfig::new()
             .set("bootstrap.servers", &config.brokers)
             .set("client.id", &config.client_id)
             .set("acks", "all")
@@ -42,7 +43,7 @@ impl DeadLetters {
             .set("message.max.bytes", CLIENT_MAX_BYTES)
             // The partitioner of the Java clients: a key's dead letters stand where its events would.
             .set("partitioner", "murmur2_random")
-            .create()?;
+            .create_with_context(KafkaLog)?;
         Ok(Self { producer, topic: config.topics.dead_letters.clone(), backoff, metrics })
     }
 

@@ -16,6 +16,7 @@ pub mod config;
 pub mod consumer;
 pub mod coordinator;
 pub mod dead_letter;
+pub mod kafka_log;
 pub mod metrics;
 pub mod partition;
 pub mod polled;

@@ -25,18 +25,20 @@ impl Golden {
     fn decode(&self) -> Record {
         let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().map(str::as_bytes)));
         let payload = self.value.clone().map(Bytes::from);
-        Record::decode(self.key.as_deref().map(str::as_bytes), headers, payload).unwrap()
+        Record::decode(self.key.as_deref().map(str::as_bytes), headers, payload)
+            .unwrap_or_else(|error| panic!("{} at {:?}: {error}", self.topic, self.key))
     }
 }
 
 /// All files, by name.
 fn all() -> BTreeMap<String, Golden> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/records");
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let parsed = files.map(|file| {
-        let name = file.file_name().into_string().unwrap();
-        let golden = serde_json::from_str(&fs::read_to_string(file.path()).unwrap());
-        (name.clone(), golden.unwrap_or_else(|error| panic!("{name}: {error}")))
+    let files =
+        fs::read_dir(folder).expect("golden/records is there").map(|entry| entry.expect("it can be read").path());
+    let parsed = files.map(|path| {
+        let text = fs::read_to_string(&path).expect("the file can be read");
+        let golden = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        (path.file_name().expect("it is a file").to_string_lossy().into_owned(), golden)
     });
     parsed.collect()
 }
@@ -48,8 +50,8 @@ fn one(topic: &str, name: &str) -> Golden {
 
 fn change(name: &str) -> (OutboxKey, Change<OutboxRow>) {
     let golden = one("raw.chat.message_producer_outbox", name);
-    let key = serde_json::from_str(golden.key.as_deref().unwrap()).unwrap();
-    (key, serde_json::from_str(golden.value.as_deref().unwrap()).unwrap())
+    let key = serde_json::from_str(golden.key.as_deref().expect("a change has a key")).expect("a primary key");
+    (key, serde_json::from_str(golden.value.as_deref().expect("a change has a value")).expect("a change"))
 }
 
 #[test]
