@@ -1,0 +1,178 @@
+//! The configuration; `config/default.yaml` documents every key.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use chassis::config::{Listen, Log, Shutdown, bytes, duration};
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub server: Server,
+    pub admin: Listen,
+    pub log: Log,
+    pub shutdown: Shutdown,
+    pub mysql: MySql,
+    pub redis: Redis,
+    pub kafka: Kafka,
+    pub auth: Auth,
+    pub messages: Messages,
+    pub conversations: Conversations,
+    pub connections: Connections,
+    pub ids: Ids,
+    pub hops: Hops,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub max_concurrent_streams: u32,
+    #[serde(with = "bytes")]
+    pub stream_window: usize,
+    #[serde(with = "bytes")]
+    pub connection_window: usize,
+    #[serde(with = "duration")]
+    pub keepalive_interval: Duration,
+    #[serde(with = "duration")]
+    pub keepalive_timeout: Duration,
+    #[serde(with = "bytes")]
+    pub max_body: usize,
+    pub gateway_urls: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MySql {
+    pub url: String,
+    pub password_file: Option<PathBuf>,
+    pub max_connections: u32,
+    #[serde(with = "duration")]
+    pub acquire_timeout: Duration,
+    #[serde(with = "duration")]
+    pub session_timeout: Duration,
+    #[serde(with = "duration")]
+    pub lock_wait_timeout: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    pub url: String,
+    pub key_prefix: String,
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    pub brokers: String,
+    pub partitions: i32,
+    pub replication_factor: i32,
+    pub queue_records: u32,
+    #[serde(with = "duration")]
+    pub ephemeral_retention: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    pub issuer: String,
+    pub key_dir: PathBuf,
+    #[serde(with = "duration")]
+    pub access_token_ttl: Duration,
+    #[serde(with = "duration")]
+    pub refresh_token_ttl: Duration,
+    pub hashes_at_once: usize,
+    pub service_clients: Vec<ServiceClient>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceClient {
+    pub client_id: String,
+    pub secret_file: PathBuf,
+    pub scopes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Messages {
+    #[serde(with = "bytes")]
+    pub max_body: usize,
+    pub writers: usize,
+    pub max_batch: usize,
+    pub writer_queue: usize,
+    pub max_in_flight: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversations {
+    pub max_group_members: usize,
+    pub max_added: usize,
+    pub max_name: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connections {
+    pub max_per_user: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ids {
+    #[serde(with = "duration")]
+    pub lease: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hops {
+    pub capacity: usize,
+}
+
+impl chassis::Validate for Config {
+    fn validate(&self) -> Result<(), String> {
+        let positive = [
+            ("messages.writers", self.messages.writers),
+            ("messages.max_batch", self.messages.max_batch),
+            ("messages.writer_queue", self.messages.writer_queue),
+            ("messages.max_in_flight", self.messages.max_in_flight),
+            ("messages.max_body", self.messages.max_body),
+            ("auth.hashes_at_once", self.auth.hashes_at_once),
+            ("mysql.max_connections", self.mysql.max_connections as usize),
+            ("conversations.max_added", self.conversations.max_added),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{name} must be above 0"));
+        }
+        if self.mysql.lock_wait_timeout.as_secs() == 0 {
+            return Err("mysql.lock_wait_timeout must be at least 1s: the server counts whole seconds".into());
+        }
+        if self.mysql.session_timeout < self.mysql.lock_wait_timeout * 2 {
+            return Err("mysql.session_timeout must be at least twice mysql.lock_wait_timeout".into());
+        }
+        if self.messages.writers >= self.mysql.max_connections as usize {
+            return Err("mysql.max_connections must be above messages.writers: reads need sessions too".into());
+        }
+        if self.messages.max_body > self.server.max_body {
+            return Err("messages.max_body must not be above server.max_body".into());
+        }
+        // The design's limit for one call; events are one a member.
+        if self.conversations.max_added > 100 {
+            return Err("conversations.max_added must be at most 100".into());
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> &Log {
+        &self.log
+    }
+
+    fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+}

@@ -1,0 +1,230 @@
+//! The registry of connections in Redis: whose they are, and which life of which gateway holds them.
+//!
+//! A connection counts only while its gateway's incarnation has its lease, so a killed gateway's connections are gone
+//! with the lease; the fanout worker sweeps up what they leave.
+
+use std::{collections::HashMap, time::Duration};
+
+use proto::{Code, GatewayRef, Keys, UserId, WorkspaceId};
+use redis::{AsyncCommands as _, Pipeline, aio::ConnectionManager};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config,
+    error::{Result, refuse},
+};
+
+/// A connection as it stands in `user:{id}:connections`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Connection {
+    #[serde(skip)]
+    pub connection_id: String,
+    pub user_id: UserId,
+    pub gateway_id: String,
+    pub incarnation: String,
+    pub device_id: String,
+    pub connected_at_ms: i64,
+    pub last_ping_at_ms: i64,
+    pub workspace_id: WorkspaceId,
+}
+
+impl Connection {
+    pub fn gateway(&self) -> GatewayRef {
+        GatewayRef { gateway: self.gateway_id.clone(), incarnation: self.incarnation.clone() }
+    }
+}
+
+/// Somebody with a live connection.
+#[derive(Clone, Debug)]
+pub struct OnlineUser {
+    pub user_id: UserId,
+    pub last_seen_ms: i64,
+    pub connections: u32,
+}
+
+/// The registry. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    redis: ConnectionManager,
+    keys: Keys,
+    max_per_user: usize,
+}
+
+impl Registry {
+    /// Connects in the background; commands fail until Redis is there.
+    pub fn new(config: &config::Redis, limits: &config::Connections) -> anyhow::Result<Self> {
+        let client = redis::Client::open(config.url.as_str())?;
+        let settings = redis::aio::ConnectionManagerConfig::new()
+            .set_response_timeout(Some(config.timeout))
+            .set_connection_timeout(Some(config.timeout))
+            .set_number_of_retries(3)
+            .set_max_delay(Duration::from_secs(1));
+        let redis = ConnectionManager::new_lazy_with_config(client, settings)?;
+        Ok(Self { redis, keys: Keys::new(config.key_prefix.clone()), max_per_user: limits.max_per_user })
+    }
+
+    pub async fn ping(&self) -> Result<()> {
+        let mut redis = self.redis.clone();
+        redis::cmd("PING").query_async::<()>(&mut redis).await?;
+        Ok(())
+    }
+
+    /// Adds connections; one that is there already is replaced. A user over the limit is refused.
+    pub async fn register(&self, connections: &[Connection]) -> Result<()> {
+        let mut redis = self.redis.clone();
+        let users: Vec<UserId> = connections.iter().map(|connection| connection.user_id).collect();
+        let mut sizes = redis::pipe();
+        for user in &users {
+            sizes.hlen(self.keys.user_connections(user.0));
+        }
+        let sizes: Vec<usize> = sizes.query_async(&mut redis).await?;
+        if let Some((user, _)) = users.iter().zip(&sizes).find(|(_, size)| **size >= self.max_per_user) {
+            // What a dead gateway left is no reason to refuse.
+            if self.of_user(*user).await?.len() >= self.max_per_user {
+                let limit = self.max_per_user;
+                return refuse(
+                    Code::TooManyConnections,
+                    format!("user {user} has {limit} connections, the most allowed"),
+                );
+            }
+        }
+        let mut pipe = redis::pipe();
+        for connection in connections {
+            self.put(&mut pipe, connection)?;
+            let gateway = self.keys.gateway_connections(&connection.gateway());
+            pipe.sadd(gateway, format!("{}:{}", connection.user_id, connection.connection_id)).ignore();
+        }
+        Ok(pipe.query_async(&mut redis).await?)
+    }
+
+    fn put(&self, pipe: &mut Pipeline, connection: &Connection) -> Result<()> {
+        let json = serde_json::to_string(connection).map_err(anyhow::Error::from)?;
+        pipe.hset(self.keys.user_connections(connection.user_id.0), &connection.connection_id, json).ignore();
+        let online = self.keys.workspace_online(connection.workspace_id.0);
+        pipe.zadd(online, connection.user_id.0, connection.last_ping_at_ms).ignore();
+        Ok(())
+    }
+
+    /// Removes connections of a gateway's incarnation; unknown ones are passed over. Those removed are returned.
+    pub async fn unregister(&self, gateway: &GatewayRef, ids: &[String]) -> Result<Vec<Connection>> {
+        let mut redis = self.redis.clone();
+        let mut removed = Vec::new();
+        for (user, id) in self.owners(gateway, ids).await? {
+            let key = self.keys.user_connections(user);
+            let json: Option<String> = redis.hget(&key, &id).await?;
+            let mut pipe = redis::pipe();
+            pipe.hdel(&key, &id).ignore();
+            pipe.srem(self.keys.gateway_connections(gateway), format!("{user}:{id}")).ignore();
+            pipe.hlen(&key);
+            let (left,): (usize,) = pipe.query_async(&mut redis).await?;
+            let connection = json.and_then(|json| serde_json::from_str::<Connection>(&json).ok());
+            if let Some(connection) = connection {
+                if left == 0 {
+                    let online = self.keys.workspace_online(connection.workspace_id.0);
+                    redis.zrem::<_, _, ()>(online, user).await?;
+                }
+                removed.push(Connection { connection_id: id, ..connection });
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Marks connections as seen now; those that are not registered are returned, to be registered again.
+    pub async fn ping_connections(&self, gateway: &GatewayRef, ids: &[String], now_ms: i64) -> Result<Vec<String>> {
+        let mut redis = self.redis.clone();
+        let owners = self.owners(gateway, ids).await?;
+        let mut pipe = redis::pipe();
+        for (user, id) in &owners {
+            pipe.hget(self.keys.user_connections(*user), id);
+        }
+        let stored: Vec<Option<String>> =
+            if owners.is_empty() { Vec::new() } else { pipe.query_async(&mut redis).await? };
+        let mut known = Vec::with_capacity(ids.len());
+        let mut pipe = redis::pipe();
+        for ((_, id), json) in owners.into_iter().zip(stored) {
+            if let Some(connection) = json.and_then(|json| serde_json::from_str::<Connection>(&json).ok()) {
+                self.put(&mut pipe, &Connection { connection_id: id.clone(), last_ping_at_ms: now_ms, ..connection })?;
+                known.push(id);
+            }
+        }
+        if !known.is_empty() {
+            pipe.query_async::<()>(&mut redis).await?;
+        }
+        Ok(ids.iter().filter(|id| !known.contains(id)).cloned().collect())
+    }
+
+    /// The users of these connections of an incarnation, as far as they are registered.
+    async fn owners(&self, gateway: &GatewayRef, ids: &[String]) -> Result<Vec<(i64, String)>> {
+        let mut redis = self.redis.clone();
+        let members: Vec<String> = redis.smembers(self.keys.gateway_connections(gateway)).await?;
+        let by_id: HashMap<&str, i64> = members
+            .iter()
+            .filter_map(|member| member.split_once(':').and_then(|(user, id)| Some((id, user.parse().ok()?))))
+            .collect();
+        Ok(ids.iter().filter_map(|id| Some((*by_id.get(id.as_str())?, id.clone()))).collect())
+    }
+
+    /// The live connections of a user.
+    pub async fn of_user(&self, user: UserId) -> Result<Vec<Connection>> {
+        Ok(self.of_users(&[user]).await?.pop().unwrap_or_default())
+    }
+
+    /// The live connections of each user: those whose incarnation has its lease.
+    async fn of_users(&self, users: &[UserId]) -> Result<Vec<Vec<Connection>>> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut redis = self.redis.clone();
+        let mut pipe = redis::pipe();
+        for user in users {
+            pipe.hgetall(self.keys.user_connections(user.0));
+        }
+        let stored: Vec<HashMap<String, String>> = pipe.query_async(&mut redis).await?;
+        let mut of_users: Vec<Vec<Connection>> = stored
+            .into_iter()
+            .map(|of_user| {
+                let parse = |(connection_id, json): (String, String)| {
+                    let connection: Connection = serde_json::from_str(&json).ok()?;
+                    Some(Connection { connection_id, ..connection })
+                };
+                of_user.into_iter().filter_map(parse).collect()
+            })
+            .collect();
+        let mut gateways: Vec<GatewayRef> = of_users.iter().flatten().map(Connection::gateway).collect();
+        gateways.sort_unstable();
+        gateways.dedup();
+        if gateways.is_empty() {
+            return Ok(of_users);
+        }
+        let mut pipe = redis::pipe();
+        for gateway in &gateways {
+            pipe.exists(self.keys.lease(gateway));
+        }
+        let live: Vec<bool> = pipe.query_async(&mut redis).await?;
+        let is_live = |gateway: &GatewayRef| gateways.binary_search(gateway).is_ok_and(|place| live[place]);
+        for connections in &mut of_users {
+            connections.retain(|connection| is_live(&connection.gateway()));
+            connections.sort_unstable_by(|a, b| a.connection_id.cmp(&b.connection_id));
+        }
+        Ok(of_users)
+    }
+
+    /// Users of a workspace with a live connection, by last sight, from `offset`; and whether there are more.
+    pub async fn online(&self, workspace: i64, offset: usize, limit: usize) -> Result<(Vec<OnlineUser>, bool)> {
+        let mut redis = self.redis.clone();
+        let (first, last) = (offset as isize, (offset + limit) as isize);
+        let mut scored: Vec<(i64, i64)> =
+            redis.zrange_withscores(self.keys.workspace_online(workspace), first, last).await?;
+        let more = scored.len() > limit;
+        scored.truncate(limit);
+        let users: Vec<UserId> = scored.iter().map(|(user, _)| UserId(*user)).collect();
+        let connections = self.of_users(&users).await?;
+        let online = scored.iter().zip(connections).filter(|(_, connections)| !connections.is_empty());
+        let online = online.map(|((user, seen), connections)| OnlineUser {
+            user_id: UserId(*user),
+            last_seen_ms: *seen,
+            connections: u32::try_from(connections.len()).unwrap_or(u32::MAX),
+        });
+        Ok((online.collect(), more))
+    }
+}

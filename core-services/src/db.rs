@@ -1,0 +1,138 @@
+//! The pool of MySQL sessions, the session settings that the promise depends on, and the one place where
+//! transactions are retried.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::future::BoxFuture;
+use sqlx::{
+    Connection as _, MySqlConnection, MySqlPool,
+    migrate::Migrator,
+    mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
+};
+use tracing::debug;
+
+use crate::{
+    config,
+    error::{Error, Result, is_contention},
+};
+
+/// The migrations of `sql/`, in the binary.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("../sql");
+
+/// A transaction that lost a deadlock or a lock wait is tried this often in all.
+const TRIES: u32 = 3;
+
+/// Statements differ by the number of their rows; so many are kept prepared on each session.
+const STATEMENT_CACHE: usize = 512;
+
+/// The sessions. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: MySqlPool,
+}
+
+impl Db {
+    /// Opens sessions lazily: nothing is connected yet.
+    pub fn new(config: &config::MySql) -> anyhow::Result<Self> {
+        let mut options: MySqlConnectOptions = config.url.parse().context("mysql.url")?;
+        if let Some(file) = &config.password_file {
+            options = options.password(chassis::Secret::from_file(file).context("mysql.password_file")?.expose());
+        }
+        let options = options.statement_cache_capacity(STATEMENT_CACHE).ssl_mode(MySqlSslMode::Preferred);
+        // A core that is paused must not hold rows for hours: the server ends a session that is silent for this long
+        // inside a transaction. The pool closes idle sessions before.
+        let wait_timeout = config.session_timeout.as_secs();
+        let lock_wait = config.lock_wait_timeout.as_secs();
+        let settings = format!(
+            "SET SESSION transaction_isolation = 'READ-COMMITTED', time_zone = '+00:00', \
+             wait_timeout = {wait_timeout}, innodb_lock_wait_timeout = {lock_wait}, lock_wait_timeout = {lock_wait}"
+        );
+        let pool = MySqlPoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(config.acquire_timeout)
+            .idle_timeout(config.session_timeout / 2)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    // One that rested may have been closed by the server; asking costs a round trip, so only then.
+                    Ok(meta.idle_for < Duration::from_secs(1) || connection.ping().await.is_ok())
+                })
+            })
+            .after_connect(move |connection, _| {
+                let settings = settings.clone();
+                Box::pin(async move {
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// For single statements outside a transaction.
+    pub fn pool(&self) -> &MySqlPool {
+        &self.pool
+    }
+
+    /// Applies what is missing of `sql/`. Several cores may do so at once: one waits for the other.
+    pub async fn migrate(&self) -> anyhow::Result<()> {
+        MIGRATIONS.run(&self.pool).await.context("applying the migrations of sql/")
+    }
+
+    /// Runs `work` in a transaction and commits. After a deadlock or a lock wait timeout everything is rolled back
+    /// (1205 by itself undoes one statement only) and `work` runs again, a few times.
+    ///
+    /// `work` holds nothing but SQL; its `name` is for the log.
+    pub async fn transact<T, F>(&self, name: &'static str, mut work: F) -> Result<T>
+    where
+        T: Send,
+        F: for<'c> FnMut(&'c mut MySqlConnection) -> BoxFuture<'c, Result<T>> + Send,
+    {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let outcome = self.transact_once(&mut work).await;
+            match outcome {
+                Err(Error::Database(error)) if is_contention(&error) && tried < TRIES => {
+                    debug!(transaction = name, tried, %error, "rolled back, trying again");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn transact_once<T, F>(&self, work: &mut F) -> Result<T>
+    where
+        F: for<'c> FnMut(&'c mut MySqlConnection) -> BoxFuture<'c, Result<T>> + Send,
+    {
+        let mut transaction = self.pool.begin().await?;
+        match work(&mut transaction).await {
+            Ok(value) => {
+                transaction.commit().await?;
+                Ok(value)
+            }
+            Err(error) => {
+                // A session that can't even roll back is closed, which rolls back.
+                if let Err(rollback) = transaction.rollback().await {
+                    debug!(error = %rollback, "the rollback failed; the session is closed");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The epoch, under a shared lock: it can't be raised until this transaction ends.
+pub async fn lock_epoch(connection: &mut MySqlConnection) -> Result<i64> {
+    Ok(sqlx::query_scalar("SELECT epoch FROM cluster_state WHERE id = 1 FOR SHARE").fetch_one(connection).await?)
+}
+
+/// `?, ?, …` for an IN list of `n`, or rows of it when `columns` is above 1: `(?, ?), (?, ?)`.
+pub fn placeholders(n: usize, columns: usize) -> String {
+    let row = match columns {
+        1 => "?".to_owned(),
+        _ => format!("({})", vec!["?"; columns].join(", ")),
+    };
+    vec![row.as_str(); n].join(", ")
+}

@@ -1,0 +1,228 @@
+//! The two pipelined streams: messages in, and positions in.
+
+use std::{sync::Arc, time::Instant};
+
+use proto::{
+    Code, ConversationId, UserId,
+    claims::{SCOPE_MESSAGES_READ, SCOPE_SEND_AS},
+    rpc::v1::{AckKind, AckOffset, AckOffsetResult, CreateMessageRequest, CreateMessageResult, create_message_result},
+};
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use crate::{
+    app::App,
+    auth::tokens::Caller,
+    conversation::read,
+    error::{Error, Refusal, Result, refuse},
+    message::{
+        self, Committed,
+        acks::{self, Position, Positions},
+        lane::Lanes,
+        writer::{Answer, Job},
+    },
+};
+
+/// Positions of one write, at most.
+const ACK_BATCH: usize = 128;
+
+/// Answers wait here for the transport; a full queue stops the reading of requests.
+const ANSWERS: usize = 256;
+
+/// Reads requests while fewer than the limit are in flight, and answers as they commit.
+pub fn create_messages(
+    app: Arc<App>,
+    caller: Caller,
+    requests: Streaming<CreateMessageRequest>,
+) -> impl Stream<Item = Result<CreateMessageResult, Status>> {
+    let (out, answers) = mpsc::channel(ANSWERS);
+    let lifecycle = app.lifecycle.clone();
+    let draining = lifecycle.draining();
+    lifecycle.spawn("message stream", pump(app, caller, requests, out, draining));
+    ReceiverStream::new(answers)
+}
+
+async fn pump(
+    app: Arc<App>,
+    caller: Caller,
+    mut requests: Streaming<CreateMessageRequest>,
+    out: mpsc::Sender<Result<CreateMessageResult, Status>>,
+    draining: CancellationToken,
+) {
+    let limit = app.config.messages.max_in_flight;
+    // Room for every message in flight, so that a writer never waits for a stream.
+    let (answers, mut answered) = mpsc::channel::<Answer>(limit);
+    let mut lanes = Lanes::default();
+    let mut in_flight = 0;
+    let mut open = true;
+    while open || in_flight > 0 {
+        tokio::select! {
+            // Answers first: they make room, and open lanes.
+            biased;
+            Some(answer) = answered.recv(), if in_flight > 0 => {
+                in_flight -= 1;
+                lanes.leave(answer.sender, answer.conversation, Instant::now());
+                if out.send(Ok(result(answer.tag, answer.client_message_id, answer.outcome))).await.is_err() {
+                    return;
+                }
+            }
+            // What was accepted is answered; the peer finds the stream at its end and goes elsewhere.
+            () = draining.cancelled(), if open => open = false,
+            request = requests.next(), if open && in_flight < limit => {
+                let Some(Ok(request)) = request else {
+                    // The peer is done, or gone: what is in flight commits all the same.
+                    open = false;
+                    continue;
+                };
+                let (tag, client_message_id) = (request.request_no, request.client_message_id.clone());
+                match message::validate(&caller, request, &app.config.messages, None) {
+                    Ok(message) => {
+                        let id = &message.client_message_id;
+                        let lane = lanes.enter(message.sender, message.conversation, id, Instant::now());
+                        let job = Job { message, lane, tag, answers: answers.clone() };
+                        in_flight += 1;
+                        if app.writers.submit(job).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        let refused = result(tag, client_message_id, Err(error.into_refusal()));
+                        if out.send(Ok(refused)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn result(request_no: u64, client_message_id: String, outcome: Result<Committed, Refusal>) -> CreateMessageResult {
+    let result = match outcome {
+        Ok(committed) => create_message_result::Result::Created(committed.into_response()),
+        Err(refusal) => create_message_result::Result::Failure(refusal.into()),
+    };
+    CreateMessageResult { client_message_id, result: Some(result), request_no }
+}
+
+/// Takes what waits of positions, checks and stores them together, and answers each.
+pub fn ack_offsets(
+    app: Arc<App>,
+    caller: Caller,
+    mut offsets: Streaming<AckOffset>,
+) -> impl Stream<Item = Result<AckOffsetResult, Status>> {
+    let (waiting, mut queue) = mpsc::channel(ACK_BATCH);
+    let (out, answers) = mpsc::channel(ANSWERS);
+    let lifecycle = app.lifecycle.clone();
+    let draining = lifecycle.draining();
+    lifecycle.spawn("position stream, intake", async move {
+        loop {
+            tokio::select! {
+                () = draining.cancelled() => return,
+                offset = offsets.next() => match offset {
+                    Some(Ok(offset)) => if waiting.send(offset).await.is_err() { return },
+                    _ => return,
+                }
+            }
+        }
+    });
+    lifecycle.spawn("position stream", async move {
+        let mut batch = Vec::with_capacity(ACK_BATCH);
+        while queue.recv_many(&mut batch, ACK_BATCH).await > 0 {
+            for answer in store_batch(&app, &caller, &batch).await {
+                if out.send(Ok(answer)).await.is_err() {
+                    return;
+                }
+            }
+            batch.clear();
+        }
+    });
+    ReceiverStream::new(answers)
+}
+
+async fn store_batch(app: &App, caller: &Caller, batch: &[AckOffset]) -> Vec<AckOffsetResult> {
+    let mut checked = Vec::with_capacity(batch.len());
+    for offset in batch {
+        checked.push(whose(caller, offset));
+    }
+    let pairs: Vec<_> = checked.iter().filter_map(|pair| pair.as_ref().ok().copied()).collect();
+    let accesses = read::access(&app.db, &pairs).await;
+    let epoch = read::epoch(&app.db).await;
+    let mut positions = Positions::new();
+    let mut failures = Vec::with_capacity(batch.len());
+    match (accesses, epoch) {
+        (Ok(accesses), Ok(epoch)) => {
+            let mut accesses = accesses.into_iter();
+            for (offset, pair) in batch.iter().zip(checked) {
+                let outcome = pair.and_then(|pair| {
+                    let access = accesses.next().flatten();
+                    let position = position(offset, access.as_ref(), epoch)?;
+                    acks::raise(&mut positions, pair.0, pair.1, position);
+                    Ok(())
+                });
+                failures.push(outcome.err().map(Error::into_refusal));
+            }
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            let refusal = error.into_refusal();
+            failures
+                .extend(checked.into_iter().map(|pair| Some(pair.err().map_or(refusal.clone(), Error::into_refusal))));
+        }
+    }
+    if let Err(error) = acks::store(&app.db, &positions).await {
+        let refusal = error.into_refusal();
+        for failure in &mut failures {
+            failure.get_or_insert_with(|| refusal.clone());
+        }
+    }
+    let answer = |(offset, failure): (&AckOffset, Option<Refusal>)| AckOffsetResult {
+        request_no: offset.request_no,
+        failure: failure.map(Into::into),
+    };
+    batch.iter().zip(failures).map(answer).collect()
+}
+
+/// Whose position it is: the caller's own, or that of a gateway's user.
+fn whose(caller: &Caller, offset: &AckOffset) -> Result<(UserId, ConversationId)> {
+    let user = match caller.claims.user_id() {
+        Some(user) if offset.user_id == 0 || offset.user_id == user.0 => {
+            caller.require(SCOPE_MESSAGES_READ)?;
+            user
+        }
+        Some(user) => return refuse(Code::SpoofedSender, format!("the token is {user}'s")),
+        None => {
+            caller.require_service(SCOPE_SEND_AS)?;
+            match UserId::try_from(offset.user_id) {
+                Ok(user) => user,
+                Err(_) => return refuse(Code::InvalidBody, "user_id: a service names the user"),
+            }
+        }
+    };
+    match ConversationId::try_from(offset.conversation_id) {
+        Ok(conversation) => Ok((user, conversation)),
+        Err(_) => refuse(Code::NotFound, format!("there is no conversation {}", offset.conversation_id)),
+    }
+}
+
+/// The position, if it is one that the user can have.
+fn position(offset: &AckOffset, access: Option<&read::Access>, epoch: i64) -> Result<Position> {
+    let Some(access) = access else {
+        return refuse(Code::NotFound, format!("there is no conversation {}", offset.conversation_id));
+    };
+    if access.memberships.is_empty() {
+        return refuse(Code::NotAMember, format!("not a member of {}", offset.conversation_id));
+    }
+    if offset.epoch != 0 && offset.epoch != epoch {
+        return refuse(Code::Conflict, format!("epoch: {} is not the epoch of now, {epoch}", offset.epoch));
+    }
+    if offset.seq < 0 || offset.seq > access.head {
+        return refuse(Code::InvalidBody, format!("seq: {} is not within 0 and the head {}", offset.seq, access.head));
+    }
+    match offset.kind() {
+        AckKind::Delivered => Ok(Position { delivered_seq: offset.seq, read_seq: 0 }),
+        AckKind::Read => Ok(Position { delivered_seq: offset.seq, read_seq: offset.seq }),
+        AckKind::Unspecified => refuse(Code::InvalidBody, "kind: expected DELIVERED or READ"),
+    }
+}

@@ -1,0 +1,190 @@
+//! Group commit: writers that each take what waits and commit it in one transaction.
+//!
+//! A conversation belongs to one writer (by its id), so its messages commit in the order in which they were queued. A
+//! batch that fails is rolled back whole and tried again message by message, so that one bad message costs its
+//! neighbours a round trip and nothing else. Queues are bounded: a stream waits for room, a unary call is refused.
+
+use std::sync::Arc;
+
+use chassis::hops::HopRing;
+use proto::{ConversationId, MessageId, UserId, hops::CommitHop};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use super::{Committed, NewMessage, acks::Acks, batch, lane::Lane};
+use crate::{
+    config,
+    db::Db,
+    error::{Error, Refusal, Result},
+    metrics::Metrics,
+    snowflake::Snowflakes,
+};
+
+/// A message on its way, with where its answer goes.
+pub struct Job {
+    pub message: NewMessage,
+    pub lane: Lane,
+    /// Comes back with the answer.
+    pub tag: u64,
+    /// Has room for every job of its sender that is in flight.
+    pub answers: mpsc::Sender<Answer>,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub struct Answer {
+    pub tag: u64,
+    pub sender: UserId,
+    pub conversation: ConversationId,
+    pub client_message_id: String,
+    pub outcome: Result<Committed, Refusal>,
+}
+
+/// The writers. Cheap to clone.
+#[derive(Clone)]
+pub struct Writers {
+    queues: Arc<[mpsc::Sender<Job>]>,
+}
+
+/// What a writer works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub db: Db,
+    pub ids: Arc<Snowflakes>,
+    pub metrics: Metrics,
+    pub hops: HopRing<CommitHop>,
+    pub acks: Acks,
+    pub max_batch: usize,
+}
+
+impl Writers {
+    /// Starts the writers; they end when every `Writers` is gone and what was queued is answered.
+    pub fn start(lifecycle: &chassis::Lifecycle, config: &config::Messages, context: &Context) -> Self {
+        let queues = (0..config.writers).map(|_| {
+            let (queue, jobs) = mpsc::channel(config.writer_queue);
+            lifecycle.spawn("message writer", write(jobs, context.clone()));
+            queue
+        });
+        Self { queues: queues.collect() }
+    }
+
+    fn queue(&self, conversation: ConversationId) -> &mpsc::Sender<Job> {
+        // Fibonacci hashing: snowflakes differ in their low bits least.
+        let hash = (conversation.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        &self.queues[hash as usize % self.queues.len()]
+    }
+
+    /// Queues a job; waits while its writer's queue is full.
+    pub async fn submit(&self, job: Job) -> Result<()> {
+        let queue = self.queue(job.message.conversation);
+        queue.send(job).await.map_err(|_| Refusal::unavailable("the server is stopping").into())
+    }
+
+    /// Commits one message on its own behalf; refused at once when its writer's queue is full.
+    pub async fn commit(&self, message: NewMessage) -> Result<Committed> {
+        let (answers, mut answer) = mpsc::channel(1);
+        let queue = self.queue(message.conversation);
+        let job = Job { message, lane: Lane::default(), tag: 0, answers };
+        queue.try_send(job).map_err(|_| Refusal::unavailable("too many messages wait to be written"))?;
+        let answer = answer.recv().await.ok_or_else(|| Refusal::unavailable("the server is stopping"))?;
+        Ok(answer.outcome?)
+    }
+}
+
+async fn write(mut jobs: mpsc::Receiver<Job>, context: Context) {
+    let mut batch = Vec::with_capacity(context.max_batch);
+    while jobs.recv_many(&mut batch, context.max_batch).await > 0 {
+        commit(&context, &mut batch).await;
+    }
+}
+
+/// Answers every job of the batch, in order, and empties it.
+async fn commit(context: &Context, batch: &mut Vec<Job>) {
+    context.metrics.batch_messages.observe(batch.len() as f64);
+    // One that follows a failed one of its lane must not be written at all.
+    let open: Vec<NewMessage> =
+        batch.iter().filter(|job| !job.lane.is_closed()).map(|job| job.message.clone()).collect();
+    if open.len() == batch.len() {
+        match transact(context, &open).await {
+            Ok(outcomes) => {
+                for (job, outcome) in batch.drain(..).zip(outcomes) {
+                    answer(context, job, outcome);
+                }
+                return;
+            }
+            Err(error) if batch.len() > 1 => {
+                context.metrics.batches_split.inc();
+                debug!(batch.messages = batch.len(), %error, "a batch was rolled back; its messages are tried singly");
+            }
+            Err(error) => {
+                if let Some(job) = batch.pop() {
+                    fail(context, job, error);
+                }
+                return;
+            }
+        }
+    }
+    for job in batch.drain(..) {
+        if job.lane.is_closed() {
+            let refusal = Refusal::unavailable("a message before this one failed; send both again, in order");
+            answer(context, job, Err(refusal));
+            continue;
+        }
+        match transact(context, std::slice::from_ref(&job.message)).await {
+            Ok(mut outcomes) => {
+                let outcome = outcomes.pop().expect("one message has one outcome");
+                answer(context, job, outcome);
+            }
+            Err(error) => fail(context, job, error),
+        }
+    }
+}
+
+async fn transact(context: &Context, messages: &[NewMessage]) -> Result<Vec<batch::Outcome>> {
+    let ids = messages.iter().map(|_| context.ids.next().map(MessageId)).collect::<Result<Vec<_>, _>>();
+    let ids: Arc<[MessageId]> = ids.map_err(|error| Refusal::unavailable(error.to_string()))?.into();
+    let messages: Arc<[NewMessage]> = messages.into();
+    let started = std::time::Instant::now();
+    let outcomes = context
+        .db
+        .transact("create messages", |tx| {
+            let (messages, ids) = (Arc::clone(&messages), Arc::clone(&ids));
+            Box::pin(async move { batch::write(tx, &messages, &ids).await })
+        })
+        .await?;
+    context.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+    let committed_us = chassis::now_us();
+    for (message, outcome) in messages.iter().zip(&outcomes) {
+        if let Ok(committed) = outcome
+            && !committed.duplicate
+        {
+            context.acks.sent(message.sender, message.conversation, committed.seq);
+            context.hops.push(CommitHop {
+                conversation_id: message.conversation.0,
+                seq: committed.seq,
+                received_us: message.received_us,
+                committed_us,
+            });
+        }
+    }
+    Ok(outcomes)
+}
+
+fn fail(context: &Context, job: Job, error: Error) {
+    let refusal = error.into_refusal();
+    if refusal.code.is_retryable() {
+        job.lane.close(&job.message.client_message_id);
+    }
+    answer(context, job, Err(refusal));
+}
+
+fn answer(context: &Context, job: Job, outcome: batch::Outcome) {
+    match &outcome {
+        Ok(committed) => context.metrics.count_message(if committed.duplicate { "duplicate" } else { "created" }),
+        Err(refusal) => context.metrics.count_message(refusal.code.as_str()),
+    }
+    let (sender, conversation) = (job.message.sender, job.message.conversation);
+    // A sender that is gone needs no answer.
+    let client_message_id = job.message.client_message_id;
+    let _ = job.answers.try_send(Answer { tag: job.tag, sender, conversation, client_message_id, outcome });
+}

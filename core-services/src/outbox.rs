@@ -1,0 +1,154 @@
+//! Rows of `message_producer_outbox`: what Debezium streams, and the event log.
+//!
+//! The envelope is serialised here, once; nothing behind this row parses it.
+
+use chrono::{DateTime, Utc};
+use proto::{ConversationId, Envelope, EventType, UserId, topics::aggregate};
+use serde::Serialize;
+use sqlx::{MySql, MySqlConnection, QueryBuilder};
+use uuid::Uuid;
+
+use crate::error::Result;
+
+/// One event, ready to be inserted in the transaction that makes it true.
+#[derive(Clone, Debug)]
+pub struct Event {
+    id: String,
+    aggregate_type: &'static str,
+    aggregate_id: i64,
+    event_type: EventType,
+    payload: String,
+    conversation_id: Option<i64>,
+    seq: Option<i64>,
+    epoch: i64,
+    actor_id: Option<i64>,
+    subject_id: Option<i64>,
+    user_seq: Option<i64>,
+    traceparent: Option<String>,
+    at: DateTime<Utc>,
+}
+
+impl Event {
+    /// A sequenced event of a conversation.
+    pub fn of_conversation<D: Serialize>(
+        event_type: EventType,
+        conversation: ConversationId,
+        seq: i64,
+        epoch: i64,
+        actor: UserId,
+        at: DateTime<Utc>,
+        data: D,
+    ) -> Self {
+        let envelope = Envelope {
+            event_type: event_type.as_str().to_owned(),
+            event_id: Uuid::now_v7().to_string(),
+            epoch,
+            conversation_id: Some(conversation),
+            seq: Some(seq),
+            user_id: None,
+            user_seq: None,
+            actor_id: Some(actor),
+            at,
+            data,
+        };
+        Self {
+            payload: to_json(&envelope),
+            id: envelope.event_id,
+            aggregate_type: aggregate::MESSAGE,
+            aggregate_id: conversation.0,
+            event_type,
+            conversation_id: Some(conversation.0),
+            seq: Some(seq),
+            epoch,
+            actor_id: Some(actor.0),
+            subject_id: None,
+            user_seq: None,
+            traceparent: None,
+            at,
+        }
+    }
+
+    /// An event of a person; `user_seq` when it changes their memberships.
+    pub fn of_user<D: Serialize>(
+        event_type: EventType,
+        user: UserId,
+        user_seq: Option<i64>,
+        epoch: i64,
+        actor: UserId,
+        at: DateTime<Utc>,
+        data: D,
+    ) -> Self {
+        let envelope = Envelope {
+            event_type: event_type.as_str().to_owned(),
+            event_id: Uuid::now_v7().to_string(),
+            epoch,
+            conversation_id: None,
+            seq: None,
+            user_id: Some(user),
+            user_seq,
+            actor_id: Some(actor),
+            at,
+            data,
+        };
+        Self {
+            payload: to_json(&envelope),
+            id: envelope.event_id,
+            aggregate_type: aggregate::USER,
+            aggregate_id: user.0,
+            event_type,
+            conversation_id: None,
+            seq: None,
+            epoch,
+            actor_id: Some(actor.0),
+            subject_id: Some(user.0),
+            user_seq,
+            traceparent: None,
+            at,
+        }
+    }
+
+    /// Who joined or left, and the `user_seq` that it took.
+    pub fn about(mut self, subject: UserId, user_seq: i64) -> Self {
+        self.subject_id = Some(subject.0);
+        self.user_seq = Some(user_seq);
+        self
+    }
+
+    /// The W3C trace that caused the event.
+    pub fn traced(mut self, traceparent: Option<String>) -> Self {
+        self.traceparent = traceparent;
+        self
+    }
+}
+
+fn to_json<D: Serialize>(envelope: &Envelope<D>) -> String {
+    serde_json::to_string(envelope).expect("an envelope has text keys only, so it serialises")
+}
+
+/// Inserts events in one statement.
+pub async fn insert(tx: &mut MySqlConnection, events: &[Event]) -> Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<MySql>::new(
+        "INSERT INTO message_producer_outbox (id, aggregatetype, aggregateid, type, payload, conversation_id, seq, \
+         epoch, actor_id, subject_id, user_seq, traceparent, created_at) ",
+    );
+    query.push_values(events, |mut row, event| {
+        row.push_bind(&event.id)
+            .push_bind(event.aggregate_type)
+            .push_bind(event.aggregate_id.to_string())
+            .push_bind(event.event_type.as_str())
+            .push_bind(&event.payload)
+            .push_bind(event.conversation_id)
+            .push_bind(event.seq)
+            .push_bind(event.epoch)
+            .push_bind(event.actor_id)
+            .push_bind(event.subject_id)
+            .push_bind(event.user_seq)
+            .push_bind(&event.traceparent)
+            .push_bind(event.at);
+    });
+    query.build().execute(tx).await?;
+    Ok(())
+}

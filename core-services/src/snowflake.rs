@@ -1,0 +1,101 @@
+//! Snowflake ids: 41 bits of milliseconds since 2025-01-01, 10 bits of node, 12 bits of counter.
+//!
+//! An identifier, never an order. Unique because the node id is leased (see [`crate::node_lease`]) and time is never
+//! taken to run backwards: a clock that steps back waits at the last millisecond that was used.
+
+use std::sync::{Mutex, PoisonError};
+
+/// 2025-01-01T00:00:00Z in milliseconds since the Unix epoch.
+const EPOCH_MS: i64 = 1_735_689_600_000;
+const NODE_BITS: u32 = 10;
+const COUNTER_BITS: u32 = 12;
+/// How many nodes there can be.
+pub const NODES: u16 = 1 << NODE_BITS;
+
+/// No id can be given: this process holds no node id now.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("no node id is leased")]
+pub struct NoNode;
+
+/// Gives ids while it holds a node id.
+#[derive(Debug, Default)]
+pub struct Snowflakes {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    node: Option<Node>,
+    /// The millisecond of the last id, and how many it gave.
+    last_ms: i64,
+    counter: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    id: u16,
+    valid_until_ms: i64,
+}
+
+impl Snowflakes {
+    /// From now until `valid_until_ms` (Unix, milliseconds) this process owns the node id.
+    pub fn lease(&self, id: u16, valid_until_ms: i64) {
+        self.lock().node = Some(Node { id, valid_until_ms });
+    }
+
+    /// A new id.
+    pub fn next(&self) -> Result<i64, NoNode> {
+        self.next_at(chassis::now_us() / 1000)
+    }
+
+    fn next_at(&self, now_ms: i64) -> Result<i64, NoNode> {
+        let mut state = self.lock();
+        let node = state.node.filter(|node| now_ms < node.valid_until_ms).ok_or(NoNode)?;
+        if now_ms > state.last_ms {
+            state.last_ms = now_ms;
+            state.counter = 0;
+        } else {
+            state.counter += 1;
+            // A full millisecond borrows the next one: at 4096 ids a millisecond the clock catches up by itself.
+            if state.counter == 1 << COUNTER_BITS {
+                state.last_ms += 1;
+                state.counter = 0;
+            }
+        }
+        let since = state.last_ms - EPOCH_MS;
+        Ok(since << (NODE_BITS + COUNTER_BITS) | i64::from(node.id) << COUNTER_BITS | state.counter)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const NOW: i64 = EPOCH_MS + 1_000_000;
+
+    #[test]
+    fn ids_are_unique_when_the_clock_stands_still_or_steps_back() {
+        let ids = Snowflakes::default();
+        ids.lease(7, NOW + 60_000);
+        let times = std::iter::repeat_n(NOW, 5000).chain(std::iter::repeat_n(NOW - 30_000, 5000)).chain([NOW + 1]);
+        let given: Vec<i64> = times.map(|now| ids.next_at(now).unwrap()).collect();
+        assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), given.len());
+        assert!(given.is_sorted());
+        assert!(given.iter().all(|id| id >> COUNTER_BITS & 0x3ff == 7));
+    }
+
+    #[test]
+    fn nothing_is_given_without_a_lease_or_after_its_end() {
+        let ids = Snowflakes::default();
+        assert_eq!(ids.next_at(NOW), Err(NoNode));
+        ids.lease(1, NOW + 10);
+        assert!(ids.next_at(NOW + 9).is_ok());
+        assert_eq!(ids.next_at(NOW + 10), Err(NoNode));
+    }
+}

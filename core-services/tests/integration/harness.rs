@@ -1,0 +1,250 @@
+//! A core-services process with a database of its own, and the clients to speak to it.
+
+use std::{
+    env, fs,
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use proto::rpc::v1::{CreateMessageRequest, CreateMessageResponse, message_service_client::MessageServiceClient};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool, Row as _, mysql::MySqlPoolOptions};
+use tokio::time::{Instant, sleep};
+use tonic::{Request, Status, transport::Channel};
+
+/// Nothing in these tests takes longer unless it hangs.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// Between two looks at a fact that is waited for.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A running core-services; killed when dropped. Its database is dropped by [`Core::finish`].
+pub struct Core {
+    process: Child,
+    pub database: String,
+    pub db: MySqlPool,
+    rest: String,
+    grpc: Channel,
+    folder: std::path::PathBuf,
+}
+
+/// A registered user.
+#[derive(Clone)]
+pub struct User {
+    pub id: i64,
+    pub token: String,
+}
+
+struct Engines {
+    mysql: String,
+    redis: String,
+    kafka: String,
+}
+
+fn engines() -> Engines {
+    let path = env::var("SWITCHBOARD_ENDPOINTS")
+        .expect("SWITCHBOARD_ENDPOINTS is not set: run these tests by `cargo xtask test`");
+    let endpoints: Value = serde_json::from_slice(&fs::read(&path).expect("endpoints.json")).expect("endpoints.json");
+    let text = |name: &str| endpoints[name].as_str().expect("a text in endpoints.json").to_owned();
+    Engines { mysql: text("mysql"), redis: text("redis"), kafka: text("kafka") }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Core {
+    /// Makes a database, starts a process on it, and waits until it is ready.
+    pub async fn start() -> Self {
+        let engines = engines();
+        let name = uuid::Uuid::now_v7().simple().to_string();
+        let database = format!("chat_test_{name}");
+        let server = engines.mysql.strip_suffix("/chat").expect("the database of endpoints.json is chat");
+        let pool =
+            |url: String| MySqlPoolOptions::new().max_connections(8).acquire_timeout(DEADLINE).connect_lazy(&url);
+        let admin = pool(engines.mysql.clone()).unwrap();
+        run(&admin, &format!("CREATE DATABASE {database}")).await;
+        let url = format!("{server}/{database}");
+        let db = pool(url.clone()).unwrap();
+
+        let folder = env::temp_dir().join(format!("switchboard-test-{name}"));
+        fs::create_dir_all(&folder).unwrap();
+        let (listen, admin_port) = (free_port(), free_port());
+        let rest = format!("http://127.0.0.1:{listen}");
+        let process = Command::new(env!("CARGO_BIN_EXE_core-services"))
+            .env("SWITCHBOARD__SERVER__LISTEN", format!("127.0.0.1:{listen}"))
+            .env("SWITCHBOARD__ADMIN__LISTEN", format!("127.0.0.1:{admin_port}"))
+            .env("SWITCHBOARD__MYSQL__URL", &url)
+            .env("SWITCHBOARD__REDIS__URL", &engines.redis)
+            .env("SWITCHBOARD__REDIS__KEY_PREFIX", format!("test:{name}:"))
+            .env("SWITCHBOARD__KAFKA__BROKERS", &engines.kafka)
+            .env("SWITCHBOARD__AUTH__ISSUER", &rest)
+            .env("SWITCHBOARD__AUTH__KEY_DIR", &folder)
+            .env("SWITCHBOARD__LOG__FILTER", "warn")
+            .stderr(Stdio::from(fs::File::create(folder.join("core.log")).unwrap()))
+            .spawn()
+            .expect("core-services starts");
+        let grpc = Channel::from_shared(rest.clone()).unwrap().connect_lazy();
+        let mut core = Self { process, database, db, rest, grpc, folder };
+        let ready = format!("http://127.0.0.1:{admin_port}/readyz");
+        let deadline = Instant::now() + DEADLINE;
+        while chassis::http::get_json::<Value>(&ready).await.is_err() {
+            if let Some(status) = core.process.try_wait().unwrap() {
+                panic!("core-services ended with {status}: {}", core.log());
+            }
+            assert!(Instant::now() < deadline, "core-services is not ready: {}", core.log());
+            sleep(POLL).await;
+        }
+        core
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("core.log")).unwrap_or_default()
+    }
+
+    /// SIGKILL, and the end of the process.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    pub async fn register(&self, name: &str) -> User {
+        let body = json!({ "email": format!("{name}@example.com"), "username": name, "password": "correct horse 1" });
+        let answer = self.post("/auth/register", None, &body).await;
+        User { id: id(&answer["user"]["id"]), token: answer["access_token"].as_str().unwrap().to_owned() }
+    }
+
+    /// A channel of its own for `owner`.
+    pub async fn channel(&self, owner: &User) -> i64 {
+        let body = json!({ "kind": "channel", "name": "test", "visibility": "public", "member_ids": [] });
+        id(&self.post("/api/v1/conversations", Some(owner), &body).await["id"])
+    }
+
+    pub async fn post(&self, path: &str, user: Option<&User>, body: &Value) -> Value {
+        let mut request =
+            http::Request::post(format!("{}{path}", self.rest)).header("content-type", "application/json");
+        if let Some(user) = user {
+            request = request.header("authorization", format!("Bearer {}", user.token));
+        }
+        let request = request.body(axum::body::Body::from(body.to_string())).unwrap();
+        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+        let answer = client.request(request).await.unwrap();
+        let status = answer.status();
+        let body = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 1 << 20).await.unwrap();
+        assert!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    pub fn messages(&self) -> MessageServiceClient<Channel> {
+        MessageServiceClient::new(self.grpc.clone())
+    }
+
+    /// One message by the unary call.
+    pub async fn send(
+        &self,
+        user: &User,
+        conversation_id: i64,
+        client_message_id: &str,
+        body: &str,
+    ) -> Result<CreateMessageResponse, Status> {
+        let message = CreateMessageRequest {
+            conversation_id,
+            body: body.to_owned(),
+            client_message_id: client_message_id.to_owned(),
+            ..CreateMessageRequest::default()
+        };
+        self.messages().create_message(user.request(message)).await.map(tonic::Response::into_inner)
+    }
+
+    /// Every message row has its event and every MESSAGE event its row; seqs run from 1 to the head without a gap.
+    pub async fn assert_whole(&self, conversation: i64) {
+        let orphans = "SELECT
+            (SELECT COUNT(*) FROM messages m LEFT JOIN message_producer_outbox o
+                ON o.conversation_id = m.conversation_id AND o.seq = m.seq
+                WHERE m.conversation_id = ? AND o.seq IS NULL) AS rows_without_event,
+            (SELECT COUNT(*) FROM message_producer_outbox o LEFT JOIN messages m
+                ON m.conversation_id = o.conversation_id AND m.seq = o.seq
+                WHERE o.conversation_id = ? AND o.type = 'MESSAGE' AND m.seq IS NULL) AS events_without_row,
+            (SELECT COUNT(DISTINCT seq) FROM message_producer_outbox WHERE conversation_id = ?) AS events,
+            (SELECT MAX(seq) FROM message_producer_outbox WHERE conversation_id = ?) AS newest,
+            (SELECT last_seq FROM conversations WHERE id = ?) AS head";
+        let mut query = sqlx::query(orphans);
+        for _ in 0..5 {
+            query = query.bind(conversation);
+        }
+        let row = query.fetch_one(&self.db).await.unwrap();
+        let number = |name: &str| row.get::<i64, _>(name);
+        assert_eq!((number("rows_without_event"), number("events_without_row")), (0, 0));
+        assert_eq!((number("events"), number("newest")), (number("head"), number("head")), "a gap in seq");
+    }
+
+    /// How many rows the messages with this idempotency key have.
+    pub async fn rows_of(&self, client_message_id: &str) -> i64 {
+        sqlx::query_scalar("SELECT COUNT(*) FROM messages WHERE client_message_id = ?")
+            .bind(client_message_id)
+            .fetch_one(&self.db)
+            .await
+            .unwrap()
+    }
+
+    /// Waits until a session of this database runs a statement that contains `statement`; its id.
+    pub async fn session_running(&self, statement: &str) -> u64 {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let found: Option<u64> = sqlx::query_scalar(
+                "SELECT ID FROM information_schema.PROCESSLIST WHERE DB = ? AND INFO LIKE ? AND ID <> CONNECTION_ID()",
+            )
+            .bind(&self.database)
+            .bind(format!("%{statement}%"))
+            .fetch_optional(&self.db)
+            .await
+            .unwrap();
+            if let Some(session) = found {
+                return session;
+            }
+            assert!(Instant::now() < deadline, "no session came to run {statement:?}: {}", self.log());
+            sleep(POLL).await;
+        }
+    }
+
+    /// Ends the process and drops the database. Left undone when a test fails, to be looked at.
+    pub async fn finish(mut self) {
+        self.kill();
+        let database = self.database.clone();
+        run(&self.db, &format!("DROP DATABASE {database}")).await;
+        // A leftover in the temporary folder harms nobody.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl User {
+    /// A call in this user's name.
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", format!("Bearer {}", self.token).parse().unwrap());
+        request
+    }
+}
+
+/// An id as it stands in JSON.
+pub fn id(value: &Value) -> i64 {
+    value.as_str().expect("an id is a decimal text").parse().expect("an id is a decimal text")
+}
+
+/// A statement without parameters on any connection of the pool.
+pub async fn run(db: &MySqlPool, statement: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(db).await.unwrap();
+}
+
+/// A statement without parameters on this connection.
+pub async fn run_on(connection: &mut MySqlConnection, statement: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(connection).await.unwrap();
+}
