@@ -2,7 +2,8 @@
 //!
 //! MySQL hands a transaction to binlog readers before its commit is visible to other sessions. A read that decides
 //! where live delivery begins therefore waits for the conversation's row lock (`FOR SHARE`): who gets it sees every
-//! commit of that conversation that was routed before.
+//! commit of that conversation that was routed before. `FORCE INDEX (PRIMARY)`: a small table would be scanned, and the
+//! rows of others waited for.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -132,7 +133,7 @@ type Found = HashMap<i64, (Kind, i64, HashMap<i64, Vec<Interval>>)>;
 /// Heads under a shared lock, and the memberships of `pairs` (conversation, user) before it is given back.
 async fn read_access(db: &Db, ids: &[i64], pairs: &[(i64, i64)], skip: &str, found: &mut Found) -> Result<()> {
     let heads = format!(
-        "SELECT id, kind, last_seq FROM conversations WHERE id IN ({}) ORDER BY id FOR SHARE {skip}",
+        "SELECT id, kind, last_seq FROM conversations FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id FOR SHARE {skip}",
         placeholders(ids.len(), 1)
     );
     let members = format!(
@@ -189,7 +190,7 @@ pub async fn heads(db: &Db, ids: &[ConversationId]) -> Result<Vec<(ConversationI
 /// A statement on its own is a transaction: the lock ends with it.
 async fn read_heads(db: &Db, ids: &[i64], skip: &str, heads: &mut Vec<(ConversationId, i64)>) -> Result<()> {
     let query = format!(
-        "SELECT id, last_seq FROM conversations WHERE id IN ({}) ORDER BY id FOR SHARE {skip}",
+        "SELECT id, last_seq FROM conversations FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id FOR SHARE {skip}",
         placeholders(ids.len(), 1)
     );
     let mut query = sqlx::query(AssertSqlSafe(query));
@@ -207,7 +208,8 @@ pub async fn user_states(db: &Db, users: &[UserId]) -> Result<Vec<UserState>> {
     let mut states = Vec::with_capacity(users.len());
     for chunk in users.chunks(CHUNK) {
         let marks = placeholders(chunk.len(), 1);
-        let seqs = format!("SELECT id, user_seq FROM users WHERE id IN ({marks}) ORDER BY id FOR SHARE");
+        let seqs =
+            format!("SELECT id, user_seq FROM users FORCE INDEX (PRIMARY) WHERE id IN ({marks}) ORDER BY id FOR SHARE");
         let members = format!(
             "SELECT m.user_id, m.conversation_id, c.kind, m.role, m.joined_seq, m.joined_user_seq, COALESCE(a.read_seq, 0)
              FROM conversation_members m JOIN conversations c ON c.id = m.conversation_id

@@ -205,9 +205,10 @@ pub(super) async fn close_membership(
 /// Locks the users' rows in id order and raises each `user_seq` by one; the new values, in id order.
 pub(super) async fn take_user_seqs(tx: &mut MySqlConnection, users: &[UserId]) -> Result<Vec<(UserId, i64)>> {
     let ids = placeholders(users.len(), 1);
-    let lock = format!("SELECT id, user_seq + 1 FROM users WHERE id IN ({ids}) ORDER BY id FOR UPDATE");
+    let lock =
+        format!("SELECT id, user_seq + 1 FROM users FORCE INDEX (PRIMARY) WHERE id IN ({ids}) ORDER BY id FOR UPDATE");
     let mut lock = sqlx::query(AssertSqlSafe(lock));
-    let raise = format!("UPDATE users SET user_seq = user_seq + 1 WHERE id IN ({ids})");
+    let raise = format!("UPDATE users FORCE INDEX (PRIMARY) SET user_seq = user_seq + 1 WHERE id IN ({ids})");
     let mut raise = sqlx::query(AssertSqlSafe(raise));
     for user in users {
         lock = lock.bind(user.0);

@@ -123,8 +123,8 @@ async fn lock_conversations(
     ids.sort_unstable();
     ids.dedup();
     let query = format!(
-        "SELECT id, last_seq, message_no, archived_at IS NOT NULL FROM conversations WHERE id IN ({})
-         ORDER BY id FOR UPDATE",
+        "SELECT id, last_seq, message_no, archived_at IS NOT NULL FROM conversations FORCE INDEX (PRIMARY)
+         WHERE id IN ({}) ORDER BY id FOR UPDATE",
         placeholders(ids.len(), 1)
     );
     let mut query = sqlx::query(AssertSqlSafe(query));
@@ -219,7 +219,8 @@ async fn take_seqs(tx: &mut MySqlConnection, conversations: &BTreeMap<Conversati
     let taken: Vec<_> = conversations.iter().filter(|(_, counters)| counters.taken > 0).collect();
     let cases = vec!["WHEN ? THEN ?"; taken.len()].join(" ");
     let query = format!(
-        "UPDATE conversations SET last_seq = last_seq + CASE id {cases} END, message_no = message_no + CASE id {cases} END
+        "UPDATE conversations FORCE INDEX (PRIMARY)
+         SET last_seq = last_seq + CASE id {cases} END, message_no = message_no + CASE id {cases} END
          WHERE id IN ({})",
         placeholders(taken.len(), 1)
     );

@@ -31,8 +31,7 @@ pub struct Core {
 /// A registered user.
 #[derive(Clone)]
 pub struct User {
-    pub id: i64,
-    pub token: String,
+    token: String,
 }
 
 struct Engines {
@@ -111,7 +110,7 @@ impl Core {
     pub async fn register(&self, name: &str) -> User {
         let body = json!({ "email": format!("{name}@example.com"), "username": name, "password": "correct horse 1" });
         let answer = self.post("/auth/register", None, &body).await;
-        User { id: id(&answer["user"]["id"]), token: answer["access_token"].as_str().unwrap().to_owned() }
+        User { token: answer["access_token"].as_str().unwrap().to_owned() }
     }
 
     /// A channel of its own for `owner`.
@@ -235,7 +234,7 @@ impl User {
 }
 
 /// An id as it stands in JSON.
-pub fn id(value: &Value) -> i64 {
+fn id(value: &Value) -> i64 {
     value.as_str().expect("an id is a decimal text").parse().expect("an id is a decimal text")
 }
 
