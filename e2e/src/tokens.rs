@@ -1,5 +1,7 @@
 //! Access tokens that are wrong on purpose, and good ones that core would not give out.
 
+use std::sync::OnceLock;
+
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -27,9 +29,14 @@ impl Signer {
 
     /// A key that the stack does not know, under the name of one that it knows.
     pub async fn of_a_stranger(endpoints: &Endpoints) -> Result<Self> {
-        let key = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, 2048)?;
-        let der = key.to_pkcs1_der()?;
-        Ok(Self { key: EncodingKey::from_rsa_der(der.as_bytes()), kid: current_kid(endpoints).await? })
+        // Made once: finding the primes takes seconds.
+        static KEY: OnceLock<EncodingKey> = OnceLock::new();
+        let key = KEY.get_or_init(|| {
+            let key = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, 2048).expect("2048 bits are possible");
+            let der = key.to_pkcs1_der().expect("an RSA key can be encoded");
+            EncodingKey::from_rsa_der(der.as_bytes())
+        });
+        Ok(Self { key: key.clone(), kid: current_kid(endpoints).await? })
     }
 
     pub fn sign(&self, claims: &Claims) -> Result<String> {

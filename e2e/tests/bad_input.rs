@@ -64,7 +64,7 @@ impl Scene {
         let stack = Stack::get()?;
         let [mallory, other] = stack.people(["mallory", "other"]).await?;
         let mine = stack.channel(&[&mallory]).await?;
-        let theirs = stack.rest.create_conversation(&other.token, "group", "theirs", &[]).await?;
+        let theirs = stack.channel(&[&other]).await?;
         Ok(Self { stack, mallory, other, mine, theirs })
     }
 
@@ -335,12 +335,7 @@ async fn grpc_requests_that_are_wrong_get_a_status_and_the_stable_code() -> Resu
     let mallory = Some(scene.mallory.token.as_str());
     let large = CreateMessageRequest { body: "x".repeat(TOO_LARGE), ..good() };
     for (what, request, status, code) in [
-        (
-            "no conversation",
-            CreateMessageRequest { conversation_id: 0, ..good() },
-            Code::InvalidArgument,
-            "invalid_body",
-        ),
+        ("no conversation", CreateMessageRequest { conversation_id: 0, ..good() }, Code::NotFound, "not_found"),
         ("an id of nothing", CreateMessageRequest { conversation_id: NOBODY, ..good() }, Code::NotFound, "not_found"),
         (
             "somebody else's",
