@@ -479,3 +479,6 @@ fn refuse(attach: &Attach, refusal: &Refusal) {
         refusal: refusal.clone(),
     });
 }
+
+#[cfg(test)]
+mod tests;

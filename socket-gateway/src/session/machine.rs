@@ -499,3 +499,6 @@ fn unserved(verb: Verb) -> Disconnect {
     };
     Disconnect::protocol(format!("{} is not served; {why}", verb.as_str()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ impl Endpoints {
         Ok(Self { channels: channels.into(), token, timeout: config.request_timeout })
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.channels.len()
     }
 

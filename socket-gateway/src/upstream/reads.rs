@@ -81,7 +81,7 @@ impl Core {
 
     /// Heads of conversations, and the epoch; those that do not exist are left out.
     pub async fn read_heads(&self, ids: Vec<i64>) -> Result<(HashMap<i64, i64>, i64), Refusal> {
-        let first = spread(ids.first().copied().unwrap_or(0), self.endpoints.len());
+        let first = spread(ids.first().copied().unwrap_or(0), self.endpoints.count());
         let answer = self
             .endpoints
             .call(first, ReadHeadsRequest { conversation_ids: ids }, |channel, request| async move {
@@ -101,7 +101,7 @@ impl Core {
             limit: self.log_page,
         };
         let max = self.max_answer;
-        let first = spread(conversation, self.endpoints.len());
+        let first = spread(conversation, self.endpoints.count());
         let answer = self
             .endpoints
             .call(first, message, |channel, request| async move {
@@ -126,7 +126,7 @@ impl Core {
             r#type: EventType::Typing.as_str().to_owned(),
             at: Some(now()),
         };
-        let first = spread(conversation, self.endpoints.len());
+        let first = spread(conversation, self.endpoints.count());
         let answer = self
             .endpoints
             .call(first, message, |channel, request| async move {
@@ -147,11 +147,11 @@ impl Core {
             request_no: 1,
             epoch,
         };
-        let first = spread(conversation, self.endpoints.len());
+        let first = spread(conversation, self.endpoints.count());
         let mut results = self
             .endpoints
             .call(first, ack, |channel, request| async move {
-                let request = request.map(|ack| tokio_stream::once(ack));
+                let request = request.map(tokio_stream::once);
                 MessageServiceClient::new(channel).stream_ack_offsets(request).await
             })
             .await?;
@@ -168,7 +168,7 @@ async fn attach_all(core: Core, keys: Vec<(i64, i64)>) -> Result<Vec<Result<Atta
         .iter()
         .map(|(user_id, conversation_id)| AttachSubscription { user_id: *user_id, conversation_id: *conversation_id });
     let message = AttachSubscriptionsRequest { subscriptions: subscriptions.collect() };
-    let first = spread(keys.first().map_or(0, |key| key.1), core.endpoints.len());
+    let first = spread(keys.first().map_or(0, |key| key.1), core.endpoints.count());
     let answer = core
         .endpoints
         .call(first, message, |channel, request| async move {
@@ -197,7 +197,7 @@ async fn read_states(core: Core, users: Vec<i64>) -> Result<Vec<Result<Arc<UserS
     let mut asked = users.clone();
     asked.sort_unstable();
     asked.dedup();
-    let first = spread(users.first().copied().unwrap_or(0), core.endpoints.len());
+    let first = spread(users.first().copied().unwrap_or(0), core.endpoints.count());
     let max = core.max_answer;
     let answer = core
         .endpoints

@@ -80,7 +80,7 @@ impl Sends {
         dependency: &Dependency,
     ) -> (Self, Vec<Stream>) {
         let up = Arc::new(AtomicUsize::new(0));
-        let (queues, streams) = (0..endpoints.len())
+        let (queues, streams) = (0..endpoints.count())
             .map(|core| {
                 let (sender, queue) = mpsc::channel(queued);
                 let stream = Stream {

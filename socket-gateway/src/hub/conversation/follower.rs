@@ -64,6 +64,8 @@ impl Conversation {
             return super::refuse(&attach, &Refusal::new(Code::NotAMember, message));
         }
         let (cursor, recovered) = match attach.start {
+            // What came since the read is delivered where it is at hand.
+            Start::Head if head >= top || self.ring.get(head + 1).is_some() => (head, true),
             Start::Head => (top, true),
             Start::Join { seq } => ((seq - 1).min(top), true),
             Start::After { seq, epoch } if seq <= top && epoch.is_none_or(|epoch| epoch == self.epoch) => (seq, true),
