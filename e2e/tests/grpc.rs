@@ -221,7 +221,7 @@ fn normalised(session: &str) -> String {
     let mut out = String::new();
     for line in session.lines() {
         let mut line = line.trim_end().to_owned();
-        for name in ["At", "Time", "at", "createdAt"] {
+        for name in ["At", "Time", "payload"] {
             if let Some(at) = line.find(&format!("{name}\": \"")) {
                 line.truncate(at);
                 line += &format!("{name}\": …");
@@ -261,10 +261,12 @@ async fn grpcurl_calls_every_method_by_reflection_alone_as_recorded() -> Result<
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "the session failed: {}{said}", String::from_utf8_lossy(&output.stderr));
     let recorded = std::fs::read_to_string(folder.join("session.txt"))?;
-    if normalised(&said) != normalised(&recorded) {
+    let (said_shape, recorded_shape) = (normalised(&said), normalised(&recorded));
+    if said_shape != recorded_shape {
         let actual = std::env::temp_dir().join("switchboard-grpcurl-session.txt");
         std::fs::write(&actual, said.as_bytes())?;
-        anyhow::bail!("another session than session.txt; what came is in {}", actual.display());
+        let differs = said_shape.lines().zip(recorded_shape.lines()).enumerate().find(|(_, (said, held))| said != held);
+        anyhow::bail!("another session than session.txt, from here on: {differs:?}; all is in {}", actual.display());
     }
     Ok(())
 }
