@@ -21,7 +21,7 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../sql");
 
 /// A transaction that lost a deadlock or a lock wait is tried this often in all.
-const TRIES: u32 = 3;
+pub const TRIES: u32 = 3;
 
 /// Statements differ by the number of their rows; so many are kept prepared on each session.
 const STATEMENT_CACHE: usize = 512;
@@ -84,7 +84,16 @@ impl Db {
     /// (1205 by itself undoes one statement only) and `work` runs again, a few times.
     ///
     /// `work` holds nothing but SQL; its `name` is for the log.
-    pub async fn transact<T, F>(&self, name: &'static str, mut work: F) -> Result<T>
+    pub async fn transact<T, F>(&self, name: &'static str, work: F) -> Result<T>
+    where
+        T: Send,
+        F: for<'c> FnMut(&'c mut MySqlConnection) -> BoxFuture<'c, Result<T>> + Send,
+    {
+        self.transact_up_to(TRIES, name, work).await
+    }
+
+    /// [`Db::transact`] with another number of tries in all.
+    pub async fn transact_up_to<T, F>(&self, tries: u32, name: &'static str, mut work: F) -> Result<T>
     where
         T: Send,
         F: for<'c> FnMut(&'c mut MySqlConnection) -> BoxFuture<'c, Result<T>> + Send,
@@ -94,7 +103,7 @@ impl Db {
             tried += 1;
             let outcome = self.transact_once(&mut work).await;
             match outcome {
-                Err(Error::Database(error)) if is_contention(&error) && tried < TRIES => {
+                Err(Error::Database(error)) if is_contention(&error) && tried < tries => {
                     debug!(transaction = name, tried, %error, "rolled back, trying again");
                 }
                 outcome => return outcome,

@@ -88,53 +88,85 @@ pub async fn epoch(db: &Db) -> Result<i64> {
     Ok(sqlx::query_scalar("SELECT epoch FROM cluster_state WHERE id = 1").fetch_one(db.pool()).await?)
 }
 
+/// Access of a person by a plain read, for requests of people; refuses a conversation that does not exist.
+pub async fn access_of(db: &Db, user: UserId, conversation: ConversationId) -> Result<Access> {
+    match access_plain(db, &[(user, conversation)]).await?.pop().flatten() {
+        Some(access) => Ok(access),
+        None => not_found(conversation),
+    }
+}
+
+/// Access of each pair by plain reads; `None` where there is no such conversation. The head may be a moment old.
+pub async fn access_plain(db: &Db, pairs: &[(UserId, ConversationId)]) -> Result<Vec<Option<Access>>> {
+    let mut found = Found::new();
+    for chunk in pairs.chunks(CHUNK) {
+        let ids: Vec<i64> = chunk.iter().map(|(_, conversation)| conversation.0).collect();
+        let of_chunk: Vec<(i64, i64)> = chunk.iter().map(|(user, conversation)| (conversation.0, user.0)).collect();
+        read_access(db, &ids, &of_chunk, Lock::None, &mut found).await?;
+    }
+    Ok(pick(&found, pairs))
+}
+
 /// Access of each pair by locking reads; `None` where there is no such conversation.
 pub async fn access(db: &Db, pairs: &[(UserId, ConversationId)]) -> Result<Vec<Option<Access>>> {
     let ids: BTreeSet<i64> = pairs.iter().map(|(_, conversation)| conversation.0).collect();
     let ids: Vec<i64> = ids.into_iter().collect();
-    let mut found = HashMap::new();
+    let mut found = Found::new();
     for chunk in ids.chunks(CHUNK) {
         let of_chunk: Vec<(i64, i64)> = pairs
             .iter()
             .filter(|(_, conversation)| chunk.binary_search(&conversation.0).is_ok())
             .map(|(user, conversation)| (conversation.0, user.0))
             .collect();
-        read_access(db, chunk, &of_chunk, SKIP_LOCKED, &mut found).await?;
+        read_access(db, chunk, &of_chunk, Lock::ShareSkipLocked, &mut found).await?;
         for id in chunk {
             // Locked by a writer just now, or not there: asked alone, and waited for.
             if !found.contains_key(id) {
                 let own: Vec<_> = of_chunk.iter().filter(|(conversation, _)| conversation == id).copied().collect();
-                read_access(db, &[*id], &own, "", &mut found).await?;
+                read_access(db, &[*id], &own, Lock::Share, &mut found).await?;
             }
         }
     }
-    Ok(pairs
-        .iter()
-        .map(|(user, conversation)| {
-            let (kind, head, memberships) = found.get(&conversation.0)?;
-            let memberships = memberships.get(&user.0).cloned().unwrap_or_default();
-            Some(Access { kind: *kind, head: *head, memberships })
-        })
-        .collect())
+    Ok(pick(&found, pairs))
 }
 
-/// One pair; refuses a conversation that does not exist.
-pub async fn access_of(db: &Db, user: UserId, conversation: ConversationId) -> Result<Access> {
-    match access(db, &[(user, conversation)]).await?.pop().flatten() {
-        Some(access) => Ok(access),
-        None => not_found(conversation),
+fn pick(found: &Found, pairs: &[(UserId, ConversationId)]) -> Vec<Option<Access>> {
+    let one = |(user, conversation): &(UserId, ConversationId)| {
+        let (kind, head, memberships) = found.get(&conversation.0)?;
+        let memberships = memberships.get(&user.0).cloned().unwrap_or_default();
+        Some(Access { kind: *kind, head: *head, memberships })
+    };
+    pairs.iter().map(one).collect()
+}
+
+/// How a conversation's row is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    None,
+    /// Waits for writers.
+    Share,
+    /// Leaves out what a writer holds.
+    ShareSkipLocked,
+}
+
+impl Lock {
+    const fn clause(self) -> &'static str {
+        match self {
+            Lock::None => "",
+            Lock::Share => "FOR SHARE",
+            Lock::ShareSkipLocked => "FOR SHARE SKIP LOCKED",
+        }
     }
 }
 
-const SKIP_LOCKED: &str = "SKIP LOCKED";
-
 type Found = HashMap<i64, (Kind, i64, HashMap<i64, Vec<Interval>>)>;
 
-/// Heads under a shared lock, and the memberships of `pairs` (conversation, user) before it is given back.
-async fn read_access(db: &Db, ids: &[i64], pairs: &[(i64, i64)], skip: &str, found: &mut Found) -> Result<()> {
+/// Heads, under the lock if any, and the memberships of `pairs` (conversation, user) before it is given back.
+async fn read_access(db: &Db, ids: &[i64], pairs: &[(i64, i64)], lock: Lock, found: &mut Found) -> Result<()> {
     let heads = format!(
-        "SELECT id, kind, last_seq FROM conversations FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id FOR SHARE {skip}",
-        placeholders(ids.len(), 1)
+        "SELECT id, kind, last_seq FROM conversations FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id {}",
+        placeholders(ids.len(), 1),
+        lock.clause()
     );
     let members = format!(
         "SELECT conversation_id, user_id, joined_seq, left_seq FROM conversation_members
@@ -178,20 +210,21 @@ pub async fn heads(db: &Db, ids: &[ConversationId]) -> Result<Vec<(ConversationI
     let mut heads = Vec::with_capacity(ids.len());
     for chunk in ids.chunks(CHUNK) {
         let start = heads.len();
-        read_heads(db, chunk, SKIP_LOCKED, &mut heads).await?;
+        read_heads(db, chunk, Lock::ShareSkipLocked, &mut heads).await?;
         let got: BTreeSet<i64> = heads[start..].iter().map(|(id, _)| id.0).collect();
         for id in chunk.iter().filter(|id| !got.contains(id)) {
-            read_heads(db, &[*id], "", &mut heads).await?;
+            read_heads(db, &[*id], Lock::Share, &mut heads).await?;
         }
     }
     Ok(heads)
 }
 
 /// A statement on its own is a transaction: the lock ends with it.
-async fn read_heads(db: &Db, ids: &[i64], skip: &str, heads: &mut Vec<(ConversationId, i64)>) -> Result<()> {
+async fn read_heads(db: &Db, ids: &[i64], lock: Lock, heads: &mut Vec<(ConversationId, i64)>) -> Result<()> {
     let query = format!(
-        "SELECT id, last_seq FROM conversations FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id FOR SHARE {skip}",
-        placeholders(ids.len(), 1)
+        "SELECT id, last_seq FROM conversations FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id {}",
+        placeholders(ids.len(), 1),
+        lock.clause()
     );
     let mut query = sqlx::query(AssertSqlSafe(query));
     for id in ids {

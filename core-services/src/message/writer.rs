@@ -4,7 +4,7 @@
 //! batch that fails is rolled back whole and tried again message by message, so that one bad message costs its
 //! neighbours a round trip and nothing else. Queues are bounded: a stream waits for room, a unary call is refused.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use chassis::hops::HopRing;
 use proto::{ConversationId, MessageId, UserId, hops::CommitHop};
@@ -14,8 +14,8 @@ use tracing::debug;
 use super::{Committed, NewMessage, acks::Acks, batch, lane::Lane};
 use crate::{
     config,
-    db::Db,
-    error::{Error, Refusal, Result},
+    db::{Db, TRIES},
+    error::{Error, Refusal, Result, is_passing},
     metrics::Metrics,
     snowflake::Snowflakes,
 };
@@ -124,18 +124,27 @@ async fn commit(context: &Context, batch: &mut Vec<Job>) {
             }
         }
     }
+    // A conversation whose row somebody holds costs the batch one wait, not one a message.
+    let mut held = HashSet::new();
     for job in batch.drain(..) {
         if job.lane.is_closed() {
             let refusal = Refusal::unavailable("a message before this one failed; send both again, in order");
             answer(context, job, Err(refusal));
-            continue;
-        }
-        match transact(context, std::slice::from_ref(&job.message)).await {
-            Ok(mut outcomes) => {
-                let outcome = outcomes.pop().expect("one message has one outcome");
-                answer(context, job, outcome);
+        } else if held.contains(&job.message.conversation) {
+            fail(context, job, Refusal::unavailable("the conversation is locked; try again").into());
+        } else {
+            match transact(context, std::slice::from_ref(&job.message)).await {
+                Ok(mut outcomes) => {
+                    let outcome = outcomes.pop().expect("one message has one outcome");
+                    answer(context, job, outcome);
+                }
+                Err(error) => {
+                    if matches!(&error, Error::Database(error) if is_passing(error)) {
+                        held.insert(job.message.conversation);
+                    }
+                    fail(context, job, error);
+                }
             }
-            Err(error) => fail(context, job, error),
         }
     }
 }
@@ -145,9 +154,11 @@ async fn transact(context: &Context, messages: &[NewMessage]) -> Result<Vec<batc
     let ids: Arc<[MessageId]> = ids.map_err(|error| Refusal::unavailable(error.to_string()))?.into();
     let messages: Arc<[NewMessage]> = messages.into();
     let started = std::time::Instant::now();
+    // Several are split after a failure, which is better than to try them together again.
+    let tries = if messages.len() == 1 { TRIES } else { 1 };
     let outcomes = context
         .db
-        .transact("create messages", |tx| {
+        .transact_up_to(tries, "create messages", |tx| {
             let (messages, ids) = (Arc::clone(&messages), Arc::clone(&ids));
             Box::pin(async move { batch::write(tx, &messages, &ids).await })
         })

@@ -164,7 +164,7 @@ pub async fn events(
     let limit = limit(query.limit);
     let events = read::events(app.db.pool(), id, query.after_seq, access.head, limit + 1).await?;
     let more = events.len() > limit;
-    let last = events.iter().take(limit).last().map(|event| event.seq.to_string());
+    let last = events.get(limit.min(events.len()).wrapping_sub(1)).map(|event| event.seq.to_string());
     let mut items = Vec::with_capacity(limit);
     for event in events.into_iter().take(limit).filter(|event| may_see(&visible, event.seq)) {
         items.push(RawValue::from_string(event.payload).map_err(anyhow::Error::from)?);
