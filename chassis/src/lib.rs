@@ -1,6 +1,6 @@
 //! The skeleton that every Switchboard process has; it knows nothing of chat.
 //!
-//! [`run`] reads the command line and the configuration, starts logging and the runtime, and calls the service's own
+//! [`run()`] reads the command line and the configuration, starts logging and the runtime, and calls the service's own
 //! `serve` with a [`Process`]: lifecycle (two-stage shutdown), readiness (which dependency is missing), and the admin
 //! listener. Beside it stand what services of this system share: token verification, service tokens, back-off.
 

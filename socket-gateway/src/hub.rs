@@ -1,6 +1,6 @@
 //! The conversations and users that this gateway serves, split over shards.
 //!
-//! Each shard is one task that owns its conversations, so that nothing here is locked: [`Conversation`] and [`User`]
+//! Each shard is one task that owns its conversations, so that nothing here is locked: [`conversation`] and [`user`]
 //! are pure state machines, [`shard`] runs them. What they need from elsewhere (announcing, reading) runs as futures of
 //! the shard's task, and comes back as inputs. Sessions and the stream's reader send inputs through bounded queues and
 //! wait when those are full; a shard never waits for a session.

@@ -1,6 +1,6 @@
 //! A client's session, from CONNECT to the close.
 //!
-//! [`Machine`] is the protocol: frames, answers and times in, [`Output`]s out, no I/O. [`serve`] is the task that moves
+//! [`Machine`] is the protocol: frames, answers and times in, [`Output`]s out, no I/O. [`mod@serve`] is the task that moves
 //! the bytes: one for each connection, which owns the WebSocket, the decoder and the machine. What other tasks have for
 //! the client goes into its [`Outgoing`] queue and never waits for it.
 

@@ -1,6 +1,6 @@
 //! One conversation as this gateway delivers it.
 //!
-//! Pure: inputs change the state, frames go into subscribers' [`Outgoing`] queues (which never wait), and what must be
+//! Pure: inputs change the state, frames go into subscribers' [`crate::session::Outgoing`] queues (which never wait), and what must be
 //! asked elsewhere is left as [`Effect`]s.
 //!
 //! The conversation has a *position*: every event up to it was applied here. A live event is applied only when it is

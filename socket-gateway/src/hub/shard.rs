@@ -100,11 +100,12 @@ impl Shard {
                 biased;
                 () = stop.cancelled() => return,
                 Some(answer) = self.answers.next(), if !self.answers.is_empty() => self.answered(answer),
+                // Rare, and under load the inputs never end.
+                now = ticks.tick() => self.tick(now),
                 input = inputs.recv() => match input {
                     Some(input) => self.input(input),
                     None => return,
                 },
-                now = ticks.tick() => self.tick(now),
             }
         }
     }
