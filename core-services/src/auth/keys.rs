@@ -1,11 +1,10 @@
 //! The RS256 keys: made at first run, shared by the cores of one system through a folder.
 //!
 //! Each key is a file `<kid>.pem` (PKCS#8, mode 0600). The one with the greatest kid signs; all are published, so
-//! that tokens of the one before stay good. Cores that start at once may each make one: all are read, the greatest
-//! signs everywhere.
+//! that tokens of the one before stay good. Cores that start at once take turns: the first makes the key, all read it.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write as _,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
@@ -40,6 +39,9 @@ impl SigningKeys {
     pub fn load_or_make(folder: &Path) -> anyhow::Result<Self> {
         let context = || format!("auth.key_dir: {}", folder.display());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(context)?;
+        // Held until the keys are read: no other core makes one that this one would not know.
+        let turn = File::create(folder.join("lock")).with_context(context)?;
+        turn.lock().with_context(context)?;
         let mut keys = read_all(folder).with_context(context)?;
         if keys.is_empty() {
             make(folder).with_context(context)?;
