@@ -165,6 +165,7 @@ section!(Limits {
     retry_after: Duration,
     connections_per_user: usize,
     subscriptions: usize,
+    resumed_conversations: usize,
     sends_in_flight: usize,
     sends_per_second: u32,
     sends_burst: u32,

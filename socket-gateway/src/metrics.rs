@@ -7,7 +7,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-use proto::{Code, hops::DeliveryHop};
+use proto::{Code, event::Tier, hops::DeliveryHop};
 
 use crate::{hub::Stamp, stomp::Verb};
 
@@ -38,6 +38,11 @@ pub struct Metrics {
     pub sessions: Gauge,
     pub subscriptions: Gauge,
     pub frames_in: ByLabel,
+    /// Of sessions themselves; MESSAGE frames of events are `deliveries` and `replayed`.
+    pub frames_out: ByLabel,
+    pub bytes_out: Counter,
+    /// RESUMED events, by tier.
+    pub resumed: ByLabel,
     pub closes: Family<[(&'static str, u16); 1], Counter>,
     pub refusals: ByLabel,
     pub deliveries: Counter,
@@ -68,6 +73,9 @@ impl Metrics {
             sessions: Gauge::<i64>::default(),
             subscriptions: Gauge::<i64>::default(),
             frames_in: Family::default(),
+            frames_out: Family::default(),
+            bytes_out: Counter::default(),
+            resumed: Family::default(),
             closes: Family::default(),
             refusals: Family::default(),
             deliveries: Counter::<u64, AtomicU64>::default(),
@@ -98,6 +106,11 @@ impl Metrics {
         r.register("sessions", "Connections after CONNECTED", self.sessions.clone());
         r.register("subscriptions", "Subscriptions of all sessions", self.subscriptions.clone());
         r.register("frames_in", "Frames of clients, by command", self.frames_in.clone());
+        let help = "Frames of sessions themselves, by command; events are deliveries and replayed";
+        r.register("frames_out", help, self.frames_out.clone());
+        r.register("bytes_out", "Bytes of frames given to sockets", self.bytes_out.clone());
+        r.register("queued_bytes", "Bytes that wait for clients that are slow to read", self.queued_bytes.clone());
+        r.register("resumed", "Subscriptions attached to a conversation, by tier", self.resumed.clone());
         r.register("closes", "Connections ended by this gateway, by close code", self.closes.clone());
         r.register("refusals", "Refusals and ERROR frames, by code", self.refusals.clone());
         r.register("deliveries", "Live MESSAGE frames queued for sessions", self.deliveries.clone());
@@ -120,6 +133,20 @@ impl Metrics {
 
     pub fn frame_in(&self, verb: Verb) {
         self.frames_in.get_or_create(&[("command", verb.as_str())]).inc();
+    }
+
+    pub fn frame_out(&self, frame: &str) {
+        let verb = frame.lines().next().and_then(|line| Verb::ALL.iter().find(|verb| verb.as_str() == line));
+        self.frames_out.get_or_create(&[("command", verb.map_or("heart-beat", |verb| verb.as_str()))]).inc();
+    }
+
+    pub fn resumed_from(&self, tier: Tier) {
+        let tier = match tier {
+            Tier::Live => "live",
+            Tier::Ring => "ring",
+            Tier::Log => "log",
+        };
+        self.resumed.get_or_create(&[("tier", tier)]).inc();
     }
 
     pub fn refused(&self, code: Code) {

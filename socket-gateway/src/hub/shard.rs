@@ -25,6 +25,8 @@ use crate::{
 /// Retries of a failed read: the first delay, and the longest.
 const RETRY_BASE: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// After so many bytes of events the sessions have a turn.
+const YIELD_BYTES: usize = 64 * 1024;
 /// Ticks of a comparison interval: the heads are spread over them.
 const TICKS: usize = 10;
 /// Heads, or users, of one read.
@@ -103,6 +105,7 @@ impl Shard {
                 // Rare, and under load the inputs never end.
                 now = ticks.tick() => self.tick(now),
                 input = inputs.recv() => match input {
+                    Some(Input::Arrived(arrivals)) => self.all_arrived(arrivals).await,
                     Some(input) => self.input(input),
                     None => return,
                 },
@@ -113,11 +116,7 @@ impl Shard {
     fn input(&mut self, input: Input) {
         let now = Instant::now();
         match input {
-            Input::Arrived(arrivals) => {
-                for arrival in arrivals {
-                    self.arrived(arrival);
-                }
-            }
+            Input::Arrived(arrivals) => arrivals.into_iter().for_each(|arrival| self.arrived(arrival)),
             Input::Attach(attach) => {
                 let id = attach.conversation;
                 let conversation = self.conversations.entry(id).or_insert_with(|| {
@@ -157,6 +156,19 @@ impl Shard {
             Input::Doubt => {
                 let all = self.served();
                 self.compare(all, true);
+            }
+        }
+    }
+
+    /// Lets the sessions write now and then: a burst must not fill the queues of those who read fast enough.
+    async fn all_arrived(&mut self, arrivals: Vec<Arrival>) {
+        let mut bytes = 0;
+        for arrival in arrivals {
+            bytes += arrival.entry.payload.len();
+            self.arrived(arrival);
+            if bytes >= YIELD_BYTES {
+                bytes = 0;
+                tokio::task::yield_now().await;
             }
         }
     }

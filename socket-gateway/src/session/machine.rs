@@ -40,6 +40,7 @@ pub struct Settings {
     pub retry: Retry,
     pub typing_interval: Duration,
     pub subscriptions: usize,
+    pub resumed_conversations: usize,
     pub sends_in_flight: usize,
     pub sends_per_second: u32,
     pub sends_burst: u32,
@@ -67,6 +68,8 @@ pub enum Input {
     Received,
     Frame(Frame),
     Undecodable(DecodeError),
+    /// The WebSocket under it can't be read any more.
+    Broken(String),
     /// The answer to [`Output::Verify`]. A token that can't be used by a client is `Err` with what is wrong.
     Verified(Result<Verified, TokenError>),
     Event(Event),
@@ -145,7 +148,7 @@ enum Phase {
         connect: Connect,
     },
     Open,
-    /// Nothing more is taken; the end comes when no SEND is in flight, or at the deadline.
+    /// Nothing more is taken; the end comes when all that was taken is answered, or at the deadline.
     Leaving {
         receipt: Option<String>,
         end: Disconnect,
@@ -267,6 +270,7 @@ impl Machine {
             Input::Wrote => self.written_at = now,
             Input::Frame(frame) => self.frame(frame, now),
             Input::Undecodable(error) => self.end(error.into()),
+            Input::Broken(why) => self.end(Disconnect::protocol(why)),
             Input::Verified(result) => self.verified(result, now),
             Input::Event(event) => self.event(event, now),
             Input::Detaching { subscription, answers } => self.detached(subscription, Some(answers)),
@@ -291,7 +295,8 @@ impl Machine {
             (Phase::Open, Command::Subscribe(subscribe)) => self.subscribe(subscribe),
             (Phase::Open, Command::Unsubscribe { id, receipt }) => self.unsubscribe(&id, receipt),
             (Phase::Open, Command::Disconnect { receipt }) => {
-                self.phase = Phase::Leaving { receipt, end: Disconnect::normal(), deadline: None };
+                let deadline = Some(now + self.settings.retry.deadline);
+                self.phase = Phase::Leaving { receipt, end: Disconnect::normal(), deadline };
             }
             (Phase::Open, Command::Unserved { verb, receipt }) => self.end(unserved(verb).receipt(receipt)),
             // Frames behind a DISCONNECT, or while nothing more is taken.
@@ -415,7 +420,10 @@ impl Machine {
                 let message = format!("no CONNECT within {:?}", self.settings.connect_timeout);
                 return self.end(Disconnect::unauthenticated(Code::Unauthenticated, message));
             }
-            Phase::Leaving { end, deadline, .. } if due(*deadline) => return self.end(end.clone()),
+            Phase::Leaving { deadline, .. } if due(*deadline) => {
+                self.tick_lanes(now);
+                return self.leave();
+            }
             _ => {}
         }
         if due(self.expires_at) {
@@ -442,11 +450,16 @@ impl Machine {
         self.retry_queues(now);
     }
 
-    /// Ends a session that is leaving as soon as nothing is in flight.
+    /// Ends a session that is leaving as soon as every frame before was answered.
     fn leave_if_done(&mut self) {
-        if self.in_flight == 0
-            && let Phase::Leaving { receipt, end, .. } = &mut self.phase
-        {
+        let owed = self.subscriptions.iter().any(|s| s.receipt.is_some()) || !self.detaching.is_empty();
+        if self.in_flight == 0 && !owed {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Phase::Leaving { receipt, end, .. } = &mut self.phase {
             let (receipt, end) = (receipt.take(), end.clone());
             self.receipt(receipt);
             self.end(end);

@@ -100,6 +100,8 @@ pub struct Taken {
     /// Replays to be told to go on.
     pub waiters: Vec<Waiter>,
     pub overflowed: bool,
+    /// Bytes that still wait.
+    pub backlog: usize,
 }
 
 impl Outgoing {
@@ -156,12 +158,6 @@ impl Outgoing {
         wait
     }
 
-    /// Bytes that wait to be written.
-    pub fn backlog(&self) -> usize {
-        let state = self.lock();
-        state.counted + state.replayed
-    }
-
     /// Moves frames of about `bytes` to `batch`, and all events out; remembers whom to wake when more comes.
     pub fn take(&self, cx: &mut Context<'_>, batch: &mut VecDeque<Utf8Bytes>, bytes: usize) -> Taken {
         let mut state = self.lock();
@@ -180,12 +176,14 @@ impl Outgoing {
             // Given back while idle: there are many sessions.
             state.frames = VecDeque::new();
         }
-        let low = state.counted + state.replayed < self.low_water;
+        let backlog = state.counted + state.replayed;
+        let low = backlog < self.low_water;
         state.waker.clone_from(&Some(cx.waker().clone()));
         Taken {
             events: std::mem::take(&mut state.events),
             waiters: if low { std::mem::take(&mut state.waiters) } else { Vec::new() },
             overflowed: state.overflowed,
+            backlog,
         }
     }
 

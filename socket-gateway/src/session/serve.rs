@@ -74,6 +74,7 @@ impl Settings {
             },
             typing_interval: session.typing_interval,
             subscriptions: limits.subscriptions,
+            resumed_conversations: limits.resumed_conversations,
             sends_in_flight: limits.sends_in_flight,
             sends_per_second: limits.sends_per_second,
             sends_burst: limits.sends_burst,
@@ -143,12 +144,12 @@ pub async fn serve(socket: WebSocket, services: Arc<Services>) {
     let (settings, metrics) = (Arc::clone(&services.settings), Arc::clone(&services.metrics));
     let mut session = Session {
         no,
+        link: Link::new(socket, Arc::clone(&metrics)),
         machine: Machine::new(id.clone(), settings, metrics, now),
         id,
         decoder: Decoder::new(services.stomp),
         buffer: BytesMut::new(),
         undecoded: false,
-        link: Link::new(socket),
         outgoing: Arc::new(Outgoing::new(services.settings.outgoing, services.replay_low_water)),
         services,
         admission: None,
@@ -210,8 +211,9 @@ impl Session {
             // Pongs are sent by the library; a peer that pings is alive.
             Wake::Message(Message::Ping(_) | Message::Pong(_)) => self.machine.handle(Input::Received, now),
             Wake::Message(Message::Close(_)) | Wake::Closed => self.end = Some(Disconnect::normal()),
+            Wake::Broken(why) => self.machine.handle(Input::Broken(why), now),
             Wake::Wrote => self.machine.handle(Input::Wrote, now),
-            Wake::Taken(Taken { events, waiters, overflowed }) => {
+            Wake::Taken(Taken { events, waiters, overflowed, .. }) => {
                 for event in events {
                     self.machine.handle(Input::Event(event), now);
                 }
@@ -266,6 +268,7 @@ impl Session {
         let services = &self.services;
         match output {
             Output::Write(frame) => {
+                services.metrics.frame_out(&frame);
                 // A queue that has overflowed takes nothing: the ERROR goes past it.
                 if self.outgoing.push(Class::Control, frame.clone()) == Pushed::Closed {
                     self.link.push(frame);

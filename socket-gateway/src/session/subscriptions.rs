@@ -38,9 +38,15 @@ pub struct Resumed {
 
 impl Resumed {
     /// Several add up; the latest of a conversation counts.
-    pub fn add(&mut self, resume: Resume) {
+    /// False when that would be more conversations than `limit`: nothing is taken then.
+    pub fn add(&mut self, resume: Resume, limit: usize) -> bool {
+        let new = resume.conversations.keys().filter(|id| !self.conversations.contains_key(&id.0)).count();
+        if self.conversations.len() + new > limit {
+            return false;
+        }
         self.conversations.extend(resume.conversations.into_iter().map(|(ConversationId(id), at)| (id, at)));
         self.user_seq = resume.user_seq.or(self.user_seq);
+        true
     }
 
     pub fn start(&self, conversation: i64) -> Option<Start> {
@@ -206,8 +212,10 @@ mod tests {
     fn a_resume_names_cursors_and_what_was_joined_since_starts_at_its_join_in_order() {
         let mut resumed = Resumed::default();
         let at = Position { seq: 12, epoch: Some(1) };
-        let conversations = [(ConversationId(7), at), (ConversationId(6), at)].into();
-        resumed.add(Resume { conversations, user_seq: Some(2) });
+        let conversations: HashMap<_, _> = [(ConversationId(7), at), (ConversationId(6), at)].into();
+        assert!(resumed.add(Resume { conversations: conversations.clone(), user_seq: Some(2) }, 2));
+        let more = Resume { conversations: [(ConversationId(8), at)].into(), user_seq: None };
+        assert!(!resumed.add(more, 2));
         let mut queue = UserQueue::default();
         let all = [member(5, 1, 2), member(7, 1, 1), member(8, 9, 4), member(9, 4, 3)];
         let plans = queue.state_changed(state(4, &all), &resumed);

@@ -222,6 +222,7 @@ impl Conversation {
         resumed.head = resumed.head.max(top);
         attach.outgoing.push(Class::Control, resumed_frame(&attach.head, &resumed, self.epoch));
         if std::mem::take(&mut follower.opening) {
+            self.metrics.resumed_from(tier);
             let (subscription, conversation) = (attach.key.subscription, attach.conversation);
             attach.outgoing.notify(session::Event::Attached { subscription, conversation });
         }

@@ -140,7 +140,11 @@ impl Machine {
             let message = "a subscription covers what is to be resumed: send /app/resume before SUBSCRIBE";
             return Err(Refusal::new(Code::ResumeTooLate, message));
         }
-        self.resumed.add(resume);
+        let max = self.settings.resumed_conversations;
+        if !self.resumed.add(resume, max) {
+            let message = format!("a session may resume {max} conversations");
+            return Err(Refusal::new(Code::TooManySubscriptions, message));
+        }
         self.receipt(receipt);
         Ok(())
     }

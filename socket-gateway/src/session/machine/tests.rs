@@ -23,6 +23,7 @@ fn settings() -> Settings {
         },
         typing_interval: Duration::from_secs(2),
         subscriptions: 3,
+        resumed_conversations: 10,
         sends_in_flight: 2,
         sends_per_second: 10,
         sends_burst: 4,
@@ -294,6 +295,24 @@ async fn disconnect_is_receipted_after_the_sends_in_flight() {
     let outputs = session.event(Event::Sent { conversation: 7, no, result: created(1) });
     let receipts: Vec<_> = written(&outputs).into_iter().map(|frame| header(frame, "receipt-id").unwrap()).collect();
     assert_eq!(receipts, ["r", "bye"]);
+    assert_eq!(ended(&outputs), (None, close_code::NORMAL));
+}
+
+#[tokio::test(start_paused = true)]
+async fn disconnect_waits_for_the_receipts_of_subscriptions_but_not_for_ever() {
+    let mut session = Driven::listening();
+    let outputs = session.frame("SUBSCRIBE\nid:a\ndestination:/topic/conversations/7\nreceipt:s\n\n\0");
+    let Output::Attach { subscription, .. } = outputs[0] else { panic!("{outputs:?}") };
+    assert!(session.frame("DISCONNECT\nreceipt:bye\n\n\0").is_empty());
+    let outputs = session.event(Event::Attached { subscription, conversation: 7 });
+    let receipts: Vec<_> = written(&outputs).into_iter().map(|frame| header(frame, "receipt-id").unwrap()).collect();
+    assert_eq!(receipts, ["s", "bye"]);
+
+    let mut stuck = Driven::listening();
+    stuck.frame("SUBSCRIBE\nid:a\ndestination:/topic/conversations/7\nreceipt:s\n\n\0");
+    stuck.frame("DISCONNECT\nreceipt:bye\n\n\0");
+    let outputs = stuck.after(Duration::from_secs(10));
+    assert_eq!(header(one_written(&outputs), "receipt-id"), Some("bye"));
     assert_eq!(ended(&outputs), (None, close_code::NORMAL));
 }
 

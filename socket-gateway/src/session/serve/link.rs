@@ -5,13 +5,17 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use futures_util::{Sink as _, Stream as _};
 
-use crate::session::{Outgoing, outgoing::Taken};
+use crate::{
+    metrics::Metrics,
+    session::{Outgoing, outgoing::Taken},
+};
 
 /// About so many bytes are taken out of the queue at once.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -22,6 +26,8 @@ pub enum Wake {
     Message(Message),
     /// The peer is gone.
     Closed,
+    /// What it sends is no WebSocket, or larger than allowed.
+    Broken(String),
     /// Events, or replays to be told to go on.
     Taken(Taken),
     /// All that was queued is written.
@@ -35,11 +41,14 @@ pub struct Link {
     batch: VecDeque<Utf8Bytes>,
     /// Given to the socket, not yet flushed.
     dirty: bool,
+    /// What `metrics.queued_bytes` says of this session.
+    reported: usize,
+    metrics: Arc<Metrics>,
 }
 
 impl Link {
-    pub fn new(socket: WebSocket) -> Self {
-        Self { socket, batch: VecDeque::new(), dirty: false }
+    pub fn new(socket: WebSocket, metrics: Arc<Metrics>) -> Self {
+        Self { socket, batch: VecDeque::new(), dirty: false, reported: 0, metrics }
     }
 
     pub fn socket(&mut self) -> &mut WebSocket {
@@ -60,7 +69,8 @@ impl Link {
         if read {
             return Pin::new(&mut self.socket).poll_next(cx).map(|message| match message {
                 Some(Ok(message)) => Wake::Message(message),
-                Some(Err(_)) | None => Wake::Closed,
+                Some(Err(error)) => Wake::Broken(error.to_string()),
+                None => Wake::Closed,
             });
         }
         Poll::Pending
@@ -70,6 +80,7 @@ impl Link {
         // No frames while a write is blocked, so that they count as waiting; but events, and an overflow.
         let bytes = if self.batch.is_empty() { BATCH_BYTES } else { 0 };
         let taken = outgoing.take(cx, &mut self.batch, bytes);
+        self.report(taken.backlog);
         if !taken.events.is_empty() || !taken.waiters.is_empty() || taken.overflowed {
             return Poll::Ready(Wake::Taken(taken));
         }
@@ -81,6 +92,7 @@ impl Link {
             }
             if let Some(frame) = self.batch.pop_front() {
                 self.dirty = true;
+                self.metrics.bytes_out.inc_by(frame.len() as u64);
                 if Pin::new(&mut self.socket).start_send(Message::Text(frame)).is_err() {
                     return Poll::Ready(Wake::Closed);
                 }
@@ -100,13 +112,21 @@ impl Link {
         }
     }
 
+    /// The gauge is the sum over all sessions.
+    fn report(&mut self, backlog: usize) {
+        if backlog != self.reported {
+            self.metrics.queued_bytes.inc_by(backlog as i64 - self.reported as i64);
+            self.reported = backlog;
+        }
+    }
+
     /// Writes everything that is queued; events are of no use any more.
     pub async fn write_all(&mut self, outgoing: &Outgoing) {
         loop {
             match poll_fn(|cx| self.poll_write_or_done(cx, outgoing)).await {
                 Some(Wake::Taken(Taken { overflowed: false, .. }) | Wake::Wrote) => {}
                 Some(Wake::Taken(_)) => outgoing.close(),
-                Some(Wake::Closed | Wake::Message(_)) | None => return,
+                Some(Wake::Closed | Wake::Broken(_) | Wake::Message(_)) | None => return,
             }
         }
     }
@@ -117,5 +137,11 @@ impl Link {
             Poll::Pending if self.batch.is_empty() && !self.dirty => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.report(0);
     }
 }
