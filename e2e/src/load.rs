@@ -22,7 +22,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::report::Report;
 use self::{clock::Clock, crowd::Crowd, tally::Tally};
-use crate::{endpoints::Endpoints, hops::Stamps, kafka, processes, rest::Rest};
+use crate::{
+    endpoints::Endpoints,
+    hops::Stamps,
+    kafka,
+    processes::{self, Usage},
+    rest::Rest,
+};
 
 /// The fanout workers' consumer group.
 const GROUP: &str = "fanout";
@@ -109,8 +115,7 @@ pub async fn run(endpoints: &Endpoints, plan: &Plan, progress: impl Fn(&str)) ->
     progress(&format!("connecting to {} gateways", crowd.gateways.len()));
     let mut users = user::connect_all(&crowd, plan).await?;
 
-    let used_before = processes::read(&endpoints.processes);
-    let own_before = processes::own_cpu_ms();
+    let before = usage(endpoints);
     let clock = Clock::starting_in(LEAD);
     let started = Instant::from_std(clock.start());
     let mut readers = Vec::new();
@@ -123,12 +128,7 @@ pub async fn run(endpoints: &Endpoints, plan: &Plan, progress: impl Fn(&str)) ->
     tasks.close();
 
     watch(plan, &tally, started, &progress).await;
-    let cpu = report::Cpu {
-        processes: processes::read(&endpoints.processes),
-        before: used_before,
-        own_ms: processes::own_cpu_ms() - own_before,
-        took: started.elapsed(),
-    };
+    let cpu = report::Cpu { before, after: usage(endpoints), took: started.elapsed() };
     let lag = settled_lag(endpoints).await;
     stop.cancel();
     let mut arrivals = Vec::new();
@@ -138,6 +138,13 @@ pub async fn run(endpoints: &Endpoints, plan: &Plan, progress: impl Fn(&str)) ->
     tasks.wait().await;
     let stamps = Stamps::read(&endpoints.core_admin()?, &endpoints.gateway_admin()?, None).await?;
     Ok(Report::build(plan, &crowd, &clock, &tally, arrivals, &stamps, &cpu, lag))
+}
+
+/// What all processes have used so far, this one last.
+fn usage(endpoints: &Endpoints) -> Vec<Usage> {
+    let mut usage = processes::read(&endpoints.processes);
+    usage.extend(processes::own("(this generator)"));
+    usage
 }
 
 /// One line a second until all has come, or until the wait at the end is over.

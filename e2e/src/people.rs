@@ -6,9 +6,10 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +23,8 @@ use crate::{
 pub const PASSWORD: &str = "correct horse battery staple";
 /// Accounts that are made or logged in at the same time.
 const CONCURRENTLY: usize = 4;
-/// A token that ends sooner than this is replaced, in seconds.
-const ENOUGH_LEFT_S: i64 = 600;
+/// What setting up may take, on top of the time that tokens must last.
+const SETTING_UP: Duration = Duration::from_secs(120);
 
 /// A remembered account.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,13 +63,17 @@ impl People {
         Self { file, remembered }
     }
 
-    /// The first `count` people with tokens that last, made where they are missing.
-    pub async fn sessions(&mut self, rest: &Rest, count: usize) -> Result<Vec<Session>> {
+    /// The first `count` people, made where they are missing, with tokens that last so long.
+    ///
+    /// # Errors
+    /// Core's tokens do not last so long, or core refuses.
+    pub async fn sessions(&mut self, rest: &Rest, count: usize, lasting: Duration) -> Result<Vec<Session>> {
+        let lasting = lasting + SETTING_UP;
         let known = &self.remembered.accounts;
         let sessions: Vec<Session> = stream::iter(0..count)
             .map(|number| {
                 let known = known.get(number).cloned();
-                async move { session(rest, number, known).await }
+                async move { session(rest, number, known, lasting).await }
             })
             .buffered(CONCURRENTLY)
             .try_collect()
@@ -95,11 +100,14 @@ impl People {
     }
 }
 
-async fn session(rest: &Rest, number: usize, known: Option<Account>) -> Result<Session> {
-    match known {
-        Some(account) if seconds_left(&account.token) > ENOUGH_LEFT_S => Ok(account.into()),
-        _ => rest.login_or_register(&format!("load-{:04}", number + 1), PASSWORD).await,
+async fn session(rest: &Rest, number: usize, known: Option<Account>, lasting: Duration) -> Result<Session> {
+    if let Some(account) = known.filter(|account| time_left(&account.token) > lasting) {
+        return Ok(account.into());
     }
+    let session = rest.login_or_register(&format!("load-{:04}", number + 1), PASSWORD).await?;
+    let left = time_left(&session.token);
+    ensure!(left > lasting, "core's tokens last {left:?} only, and the run needs {lasting:?}: make --time shorter");
+    Ok(session)
 }
 
 impl From<Account> for Session {
@@ -116,9 +124,10 @@ impl From<Session> for Account {
     }
 }
 
-/// How long a token is still valid, in seconds; below 0 when it is not.
-fn seconds_left(token: &str) -> i64 {
-    claims_of(token).map_or(0, |claims| claims.exp) - chrono::Utc::now().timestamp()
+/// How long a token is still valid; zero when it is not.
+fn time_left(token: &str) -> Duration {
+    let end = claims_of(token).map_or(0, |claims| claims.exp);
+    Duration::from_secs((end - chrono::Utc::now().timestamp()).try_into().unwrap_or(0))
 }
 
 /// Replaces a file that only its owner may read.

@@ -19,17 +19,18 @@ pub struct Usage {
 
 /// Reads all processes; those that are gone are left out.
 pub fn read(processes: &[Process]) -> Vec<Usage> {
-    let usage = |process: &Process| {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
-        let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).ok()?;
-        Some(Usage { name: process.name.clone(), cpu_ms: cpu_ms(&stat)?, rss_kib: rss_kib(&status)? })
-    };
-    processes.iter().filter_map(usage).collect()
+    processes.iter().filter_map(|process| usage(&process.name, &process.pid.to_string())).collect()
 }
 
-/// This process's own CPU time, in milliseconds.
-pub fn own_cpu_ms() -> u64 {
-    fs::read_to_string("/proc/self/stat").ok().and_then(|stat| cpu_ms(&stat)).unwrap_or_default()
+/// Reads this process.
+pub fn own(name: &str) -> Option<Usage> {
+    usage(name, "self")
+}
+
+fn usage(name: &str, pid: &str) -> Option<Usage> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(Usage { name: name.to_owned(), cpu_ms: cpu_ms(&stat)?, rss_kib: rss_kib(&status)? })
 }
 
 /// proc_pid_stat(5): fields 14 and 15, counted behind the command's name, which may hold blanks.

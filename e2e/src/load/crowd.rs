@@ -38,7 +38,7 @@ impl Crowd {
     /// Finds or makes the accounts and conversations that the plan needs.
     pub async fn gather(endpoints: &Endpoints, rest: &Rest, plan: &Plan) -> Result<Self> {
         let mut people = People::of(endpoints, rest).await;
-        let sessions = people.sessions(rest, plan.users).await?;
+        let sessions = people.sessions(rest, plan.users, plan.time + plan.drain).await?;
         let members: Vec<_> = (0..plan.rooms).map(|room| plan.members_of(room)).collect();
         let shape = format!("{}x{}x{}", plan.users, plan.rooms, plan.rooms_per_user);
         let ids = match people.rooms(&shape) {

@@ -71,9 +71,7 @@ pub struct ProcessUse {
 #[derive(Debug)]
 pub struct Cpu {
     pub before: Vec<Usage>,
-    pub processes: Vec<Usage>,
-    /// Of this process.
-    pub own_ms: u64,
+    pub after: Vec<Usage>,
     pub took: Duration,
 }
 
@@ -186,22 +184,18 @@ impl Times {
 fn process_use(cpu: &Cpu, messages: usize) -> Vec<ProcessUse> {
     let messages = u64::try_from(messages.max(1)).unwrap_or(u64::MAX);
     let took_ms = u64::try_from(cpu.took.as_millis().max(1)).unwrap_or(u64::MAX);
-    let used = |name: String, ms: u64, rss_kib: u64| ProcessUse {
-        name,
-        cpu_us_per_message: ms * 1000 / messages,
-        cpu_percent: ms * 100 / took_ms,
-        rss_mib: rss_kib / 1024,
-    };
-    let mut uses: Vec<_> = cpu
-        .processes
-        .iter()
-        .filter_map(|after| {
-            let before = cpu.before.iter().find(|before| before.name == after.name)?;
-            Some(used(after.name.clone(), after.cpu_ms.saturating_sub(before.cpu_ms), after.rss_kib))
+    let used = |after: &Usage| {
+        let before = cpu.before.iter().find(|before| before.name == after.name)?;
+        // A process that was restarted meanwhile has used less than the one before.
+        let used_ms = after.cpu_ms.checked_sub(before.cpu_ms)?;
+        Some(ProcessUse {
+            name: after.name.clone(),
+            cpu_us_per_message: used_ms * 1000 / messages,
+            cpu_percent: used_ms * 100 / took_ms,
+            rss_mib: after.rss_kib / 1024,
         })
-        .collect();
-    uses.push(used("(this generator)".to_owned(), cpu.own_ms, 0));
-    uses
+    };
+    cpu.after.iter().filter_map(used).collect()
 }
 
 impl fmt::Display for Report {
