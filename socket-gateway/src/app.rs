@@ -33,8 +33,12 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let draining = lifecycle.draining();
     // What sessions need to end well goes on until they have ended.
     let stop = CancellationToken::new();
+    // Also where something fails before that.
+    let _stopped = stop.clone().drop_guard();
     let hops = HopRing::new(config.hops.capacity);
     let metrics = Arc::new(Metrics::new(hops.clone()));
+    let listen = config.server.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("server.listen: can't bind {listen}"))?;
 
     let secret = Secret::from_file(&config.auth.client_secret_file).context("auth.client_secret_file")?;
     let token = Arc::new(ServiceToken::new(config.core.endpoints.clone(), &config.auth.client_id, secret));
@@ -60,6 +64,9 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         InterestTask::new(redis_keys, lives.clone(), incarnations.doubts(), hub.clone(), batch);
     let (connections, connections_task) =
         ConnectionsTask::new(endpoints, lives, batch, config.registration.ping_interval);
+
+    // Not before all dependencies are known to be missing.
+    process.serve_admin(config.admin.listen, metrics.registry(), hops.router()).await?;
 
     let until_stop = |name, task| critical(&process, name, stop.clone(), task);
     until_stop("calls", Box::pin(calls));
@@ -109,9 +116,6 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         retry_after: config.limits.retry_after,
         open: AtomicUsize::new(0),
     });
-    process.serve_admin(config.admin.listen, metrics.registry(), hops.router()).await?;
-    let listen = config.server.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("server.listen: can't bind {listen}"))?;
     info!(bound = %listener.local_addr().context("the listener has no address")?, "clients may connect");
     listener::serve(listener, websocket::router(gate), config.server.header_timeout, tasks.clone(), draining).await;
 

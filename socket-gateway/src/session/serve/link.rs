@@ -3,7 +3,9 @@
 
 use std::{
     collections::VecDeque,
+    error::Error,
     future::poll_fn,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -69,6 +71,7 @@ impl Link {
         if read {
             return Pin::new(&mut self.socket).poll_next(cx).map(|message| match message {
                 Some(Ok(message)) => Wake::Message(message),
+                Some(Err(error)) if is_gone(&error) => Wake::Closed,
                 Some(Err(error)) => Wake::Broken(error.to_string()),
                 None => Wake::Closed,
             });
@@ -138,6 +141,18 @@ impl Link {
             Poll::Pending => Poll::Pending,
         }
     }
+}
+
+/// Whether the peer went away without a close frame. axum hides the library's error type, but not its sources and text.
+fn is_gone(error: &axum::Error) -> bool {
+    let mut source: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error.is::<io::Error>() {
+            return true;
+        }
+        source = error.source();
+    }
+    error.to_string().contains("without closing handshake")
 }
 
 impl Drop for Link {
