@@ -55,7 +55,7 @@ fn change(name: &str) -> (OutboxKey, Change<OutboxRow>) {
 }
 
 #[test]
-fn every_type_is_there_for_every_topic_of_the_outbox() {
+fn every_type_is_there_for_every_topic() {
     let of_conversations = [
         EventType::Message,
         EventType::UserJoined,
@@ -66,7 +66,13 @@ fn every_type_is_there_for_every_topic_of_the_outbox() {
         EventType::ConversationUnarchived,
     ];
     let of_users = [EventType::UserCreated, EventType::MembershipStarted, EventType::MembershipEnded];
-    for (topic, types) in [(topics::MESSAGE_EVENTS, &of_conversations[..]), (topics::USER_EVENTS, &of_users)] {
+    let of_topics = [
+        (topics::MESSAGE_EVENTS, &of_conversations[..]),
+        (topics::USER_EVENTS, &of_users),
+        (topics::EPHEMERAL_EVENTS, &[EventType::Typing]),
+        (topics::CONNECTION_EVENTS, &[EventType::Connected, EventType::Disconnected]),
+    ];
+    for (topic, types) in of_topics {
         for event_type in types {
             let record = one(topic, event_type.as_str()).decode();
             assert_eq!(EventType::from_wire(&record.routing.event_type), Some(*event_type));
