@@ -8,12 +8,17 @@ use e2e::{
     endpoints::Endpoints,
     grpc::{Grpc, service_token},
     history::History,
+    load::{self, Plan, Subscribe},
     stomp::{Client, Frame},
     testing::{Stack, eventually},
 };
 use futures_util::FutureExt as _;
 use proto::rpc::v1::GetConnectionsByUserRequest;
-use tokio::{process::Command, sync::Mutex, time::Instant};
+use tokio::{
+    process::Command,
+    sync::{Mutex, Notify},
+    time::Instant,
+};
 
 /// Held by the test whose turn it is.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -30,7 +35,7 @@ async fn alone(test: impl Future<Output = Result<()>>) -> Result<()> {
     let before = Endpoints::load(None)?;
     let outcome = AssertUnwindSafe(test).catch_unwind().await;
     for process in &before.processes {
-        let alive = Endpoints::load(None)?.process(&process.name).is_ok_and(|now| is_alive(now.pid));
+        let alive = Endpoints::load(None)?.process(&process.name).is_ok_and(|now| !has_ended(now.pid));
         if !alive {
             restart(&process.name).await?;
         }
@@ -38,18 +43,21 @@ async fn alone(test: impl Future<Output = Result<()>>) -> Result<()> {
     outcome.unwrap_or_else(|_| Err(anyhow!("the test panicked (above)")))
 }
 
-fn is_alive(pid: u32) -> bool {
-    // A killed child whose parent has not taken its exit code yet is in state Z.
-    let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"));
-    status.is_ok_and(|status| !status.contains("State:\tZ"))
+/// Gone, or a zombie whose parent has not taken its exit code yet. The first thread may be one while others still
+/// hold the ports.
+fn has_ended(pid: u32) -> bool {
+    let folder = Path::new("/proc").join(pid.to_string());
+    let status = std::fs::read_to_string(folder.join("status"));
+    let threads = std::fs::read_dir(folder.join("task")).map_or(0, Iterator::count);
+    threads == 0 || (threads == 1 && status.is_ok_and(|status| status.contains("State:\tZ")))
 }
 
-/// SIGKILL, by pid.
+/// SIGKILL, by pid; returns when the process has ended.
 async fn kill(name: &str) -> Result<()> {
     let pid = Endpoints::load(None)?.process(name)?.pid;
     let status = Command::new("kill").args(["-KILL", &pid.to_string()]).status().await?;
     ensure!(status.success(), "kill -KILL {pid} failed");
-    Ok(())
+    eventually(format!("{name} has ended"), || async { Ok(has_ended(pid).then_some(())) }).await
 }
 
 /// Starts a process again with the tool that started the stack.
@@ -216,6 +224,47 @@ async fn kill_cores() -> Result<()> {
     }
     let verdict = history.verdict();
     assert!(verdict.is_clean(), "{verdict}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_and_connect_die_under_load_and_everything_arrives_once_and_in_order() -> Result<()> {
+    alone(kill_engines()).await
+}
+
+async fn kill_engines() -> Result<()> {
+    let stack = Stack::get()?;
+    let plan = Plan {
+        users: 60,
+        rooms: 20,
+        rooms_per_user: 3,
+        rate: 50.0,
+        time: Duration::from_secs(20),
+        size: 128,
+        gateways: usize::MAX,
+        subscribe: Subscribe::Queue,
+        drain: Duration::from_secs(90),
+    };
+    let under_way = Notify::new();
+    let progress = |line: &str| {
+        println!("{line}");
+        // "   4 s  sent …"
+        let seconds = line.split_once(" s  sent").and_then(|(seconds, _)| seconds.trim().parse::<u32>().ok());
+        if seconds >= Some(3) {
+            under_way.notify_one();
+        }
+    };
+    let disturb = async {
+        under_way.notified().await;
+        // It keeps nothing on disk: it comes back empty.
+        for engine in ["redis", "connect"] {
+            kill(engine).await?;
+            restart(engine).await?;
+        }
+        Ok(())
+    };
+    let (report, ()) = tokio::try_join!(load::run(&stack.endpoints, &plan, progress), disturb)?;
+    ensure!(report.is_clean(), "the promise was broken:\n{report}");
     Ok(())
 }
 
