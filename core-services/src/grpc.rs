@@ -5,6 +5,7 @@ pub mod connections;
 pub mod gateway;
 pub mod messages;
 mod stream;
+pub mod transport;
 
 use std::sync::Arc;
 

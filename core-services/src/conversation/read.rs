@@ -192,7 +192,9 @@ async fn read_access(db: &Db, ids: &[i64], pairs: &[(i64, i64)], lock: Lock, fou
         })
         .await?;
     for row in &heads {
-        found.insert(row.get(0), (Kind::parse(row.get(1))?, row.get(2), HashMap::new()));
+        let kind = Kind::parse(row.get(1))?;
+        // Pairs of one conversation may be in several chunks.
+        found.entry(row.get(0)).or_insert_with(|| (kind, row.get(2), HashMap::new()));
     }
     for row in &members {
         if let Some((_, _, of_user)) = found.get_mut(&row.get::<i64, _>(0)) {

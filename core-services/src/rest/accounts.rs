@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Form, Json,
-    extract::{Path, State},
+    extract::{State, rejection::FormRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Page, done,
-    extract::{Body, Me, Params, limit, path_id},
+    extract::{Body, Me, Params, Segments, limit, path_id},
 };
 use crate::{
     app::App,
@@ -109,7 +109,7 @@ pub async fn me(State(app): State<Arc<App>>, Me(me): Me) -> Result<Json<User>> {
     Ok(Json(app.users.me(me).await?))
 }
 
-pub async fn profile(State(app): State<Arc<App>>, Me(_): Me, Path(user): Path<String>) -> Result<Json<User>> {
+pub async fn profile(State(app): State<Arc<App>>, Me(_): Me, Segments(user): Segments<String>) -> Result<Json<User>> {
     Ok(Json(app.users.profile(path_id(&user, "user")?).await?))
 }
 
@@ -161,22 +161,36 @@ pub struct TokenRequest {
 }
 
 /// The client credentials grant of RFC 6749 section 4.4, with its own form of errors (section 5.2).
-pub async fn token(State(app): State<Arc<App>>, Form(body): Form<TokenRequest>) -> Result<Response> {
+pub async fn token(State(app): State<Arc<App>>, form: Result<Form<TokenRequest>, FormRejection>) -> Result<Response> {
+    let no_store = [("cache-control", "no-store")];
     let error = |status, error: &str, description: &str| {
-        (status, Json(json!({ "error": error, "error_description": description }))).into_response()
+        (status, no_store, Json(json!({ "error": error, "error_description": description }))).into_response()
+    };
+    let body = match form {
+        Ok(Form(body)) => body,
+        // 413 when it is too large; what it is not, the description says.
+        Err(rejection) => {
+            let status = match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            return Ok(error(status, "invalid_request", &rejection.body_text()));
+        }
     };
     if body.grant_type != "client_credentials" {
         let description = "the only grant type is client_credentials";
         return Ok(error(StatusCode::BAD_REQUEST, "unsupported_grant_type", description));
     }
     match app.clients.grant(&body.client_id, &body.client_secret, body.scope.as_deref()) {
-        Ok(scopes) => Ok(Json(json!({
-            "access_token": app.tokens.for_service(&body.client_id, &scopes)?,
-            "token_type": "Bearer",
-            "expires_in": app.tokens.ttl().as_secs(),
-            "scope": scopes.join(" "),
-        }))
-        .into_response()),
+        Ok(scopes) => {
+            let answer = json!({
+                "access_token": app.tokens.for_service(&body.client_id, &scopes)?,
+                "token_type": "Bearer",
+                "expires_in": app.tokens.ttl().as_secs(),
+                "scope": scopes.join(" "),
+            });
+            Ok((no_store, Json(answer)).into_response())
+        }
         Err(GrantError::InvalidClient) => {
             Ok(error(StatusCode::UNAUTHORIZED, "invalid_client", "the client is unknown or its secret is wrong"))
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Page, done,
-    extract::{Body, Conversation, Me, Params, limit, path_id},
+    extract::{Body, Conversation, Me, Params, Segments, limit, path_id},
 };
 use crate::{
     app::App,
@@ -119,7 +119,7 @@ pub async fn remove(
     State(app): State<Arc<App>>,
     Me(me): Me,
     Conversation(id): Conversation,
-    Path((_, user)): Path<(String, String)>,
+    Segments((_, user)): Segments<(String, String)>,
 ) -> Result<Json<Value>> {
     app.conversations.remove(me, path_id(&user, "user")?, id).await?;
     Ok(done())

@@ -39,6 +39,20 @@ impl FromRequestParts<Arc<App>> for Me {
     }
 }
 
+/// The parts of the path, as texts.
+pub struct Segments<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<App>> for Segments<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
+        match Path::from_request_parts(parts, app).await {
+            Ok(Path(segments)) => Ok(Self(segments)),
+            Err(error) => Err(Refusal::new(Code::NotFound, error.to_string()).into()),
+        }
+    }
+}
+
 /// The conversation of the path.
 pub struct Conversation(pub ConversationId);
 
@@ -50,16 +64,12 @@ impl FromRequestParts<Arc<App>> for Conversation {
         struct Ids {
             id: String,
         }
-        let Path(ids) = Path::<Ids>::from_request_parts(parts, app).await.map_err(bad_path)?;
+        let Segments(ids) = Segments::<Ids>::from_request_parts(parts, app).await?;
         match ids.id.parse() {
             Ok(id) => Ok(Self(id)),
             Err(_) => Err(Refusal::new(Code::NotFound, format!("there is no conversation {:?}", ids.id)).into()),
         }
     }
-}
-
-fn bad_path(error: impl std::fmt::Display) -> Error {
-    Refusal::new(Code::NotFound, error.to_string()).into()
 }
 
 /// A part of the path that is an id of the kind.

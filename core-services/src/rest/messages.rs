@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -14,7 +14,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     Page, done,
-    extract::{Body, Conversation, Me, Params, header, limit, path_id, refuse_other_sender},
+    extract::{Body, Conversation, Me, Params, Segments, header, limit, path_id, refuse_other_sender},
 };
 use crate::{
     app::App,
@@ -134,7 +134,7 @@ pub async fn one(
     State(app): State<Arc<App>>,
     Me(me): Me,
     Conversation(id): Conversation,
-    Path((_, message)): Path<(String, String)>,
+    Segments((_, message)): Segments<(String, String)>,
 ) -> Result<Json<Message>> {
     let visible = visible(&app, me, id).await?;
     let seq = seq_of(&app, id, path_id(&message, "message")?, &visible).await?;
@@ -162,7 +162,9 @@ pub async fn events(
     let access = read::access_of(&app.db, me, id).await?;
     let visible = member_ranges(&access, id)?;
     let limit = limit(query.limit);
-    let events = read::events(app.db.pool(), id, query.after_seq, access.head, limit + 1).await?;
+    // A former member's log ends where their membership did.
+    let up_to = visible.last().and_then(|range| range.to).map_or(access.head, |to| to.min(access.head));
+    let events = read::events(app.db.pool(), id, query.after_seq, up_to, limit + 1).await?;
     let more = events.len() > limit;
     let last = events.get(limit.min(events.len()).wrapping_sub(1)).map(|event| event.seq.to_string());
     let mut items = Vec::with_capacity(limit);
@@ -184,8 +186,12 @@ pub async fn read(
     Conversation(id): Conversation,
     Body(body): Body<Read>,
 ) -> Result<Json<Value>> {
-    let access = read::access_of(&app.db, me, id).await?;
+    let mut access = read::access_of(&app.db, me, id).await?;
     member_ranges(&access, id)?;
+    if body.seq > access.head {
+        // An event is delivered a moment before its commit is visible to all: the lock waits for it.
+        access = read::access(&app.db, &[(me, id)]).await?.pop().flatten().unwrap_or(access);
+    }
     if body.seq < 0 || body.seq > access.head {
         return refuse(Code::InvalidBody, format!("seq: {} is not within 0 and the head {}", body.seq, access.head));
     }

@@ -2,7 +2,10 @@
 
 use axum::{
     extract::Request,
-    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header::CONTENT_TYPE, header::RETRY_AFTER},
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -10,7 +13,10 @@ use proto::Code;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::error::{Error, Refusal};
+use crate::{
+    error::{Error, Refusal},
+    grpc::transport,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
@@ -21,9 +27,9 @@ impl IntoResponse for Error {
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let status = match self.code {
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self.code {
             Code::Unauthenticated | Code::TokenExpired => StatusCode::UNAUTHORIZED,
             Code::Forbidden | Code::NotAMember | Code::SpoofedSender => StatusCode::FORBIDDEN,
             Code::NotFound => StatusCode::NOT_FOUND,
@@ -33,7 +39,10 @@ impl IntoResponse for Refusal {
             Code::Unavailable | Code::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
-        };
+        }
+    }
+
+    fn into_response_with(self, status: StatusCode) -> Response {
         let mut problem = json!({
             "type": "about:blank",
             "title": status.canonical_reason(),
@@ -50,18 +59,34 @@ impl IntoResponse for Refusal {
             // Whole seconds, rounded up (RFC 9110 section 10.2.3).
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(self.retry_after_ms.div_ceil(1000)));
         }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }
 
-pub async fn no_route(method: Method, uri: Uri) -> Refusal {
-    Refusal::new(Code::NotFound, format!("there is no {method} {}", uri.path()))
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        self.into_response_with(status)
+    }
 }
 
-pub async fn no_method(method: Method, uri: Uri) -> Response {
-    let mut response = no_route(method, uri).await.into_response();
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    response
+/// No such path; to a gRPC call, no such service.
+pub async fn no_route(request: Request) -> Response {
+    if transport::is_grpc(&request) {
+        return transport::no_method(request.uri().path()).into_http();
+    }
+    nothing_at(&request).into_response()
+}
+
+pub async fn no_method(request: Request) -> Response {
+    nothing_at(&request).into_response_with(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+fn nothing_at(request: &Request) -> Refusal {
+    Refusal::new(Code::NotFound, format!("there is no {} {}", request.method(), request.uri().path()))
 }
 
 /// Every answer carries the request's `X-Request-Id`, or a new one.
