@@ -3,16 +3,25 @@
 //! A connection counts only while its gateway's incarnation has its lease, so a killed gateway's connections are gone
 //! with the lease; the fanout worker sweeps up what they leave.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
-use proto::{Code, GatewayRef, Keys, UserId, WorkspaceId};
+use proto::{GatewayRef, Keys, UserId, WorkspaceId};
 use redis::{AsyncCommands as _, Pipeline, aio::ConnectionManager};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    config,
-    error::{Result, refuse},
-};
+use crate::{config, error::Result};
+
+/// Removes a connection if it is still this incarnation's, and returns it: a gateway that took a new incarnation has
+/// registered it again by then.
+const REMOVE: &str = "local json = redis.call('HGET', KEYS[1], ARGV[1]) \
+    if not json or cjson.decode(json).incarnation ~= ARGV[2] then return false end \
+    redis.call('HDEL', KEYS[1], ARGV[1]) return json";
+/// Replaces a connection that is there: one that was removed since it was read must not come back.
+const REPLACE: &str = "if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then \
+    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end";
 
 /// A connection as it stands in `user:{id}:connections`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,32 +78,54 @@ impl Registry {
         Ok(())
     }
 
-    /// Adds connections; one that is there already is replaced. A user over the limit is refused.
-    pub async fn register(&self, connections: &[Connection]) -> Result<()> {
-        let mut redis = self.redis.clone();
-        let users: Vec<UserId> = connections.iter().map(|connection| connection.user_id).collect();
-        let mut sizes = redis::pipe();
-        for user in &users {
-            sizes.hlen(self.keys.user_connections(user.0));
-        }
-        let sizes: Vec<usize> = sizes.query_async(&mut redis).await?;
-        if let Some((user, _)) = users.iter().zip(&sizes).find(|(_, size)| **size >= self.max_per_user) {
-            // What a dead gateway left is no reason to refuse.
-            if self.of_user(*user).await?.len() >= self.max_per_user {
-                let limit = self.max_per_user;
-                return refuse(
-                    Code::TooManyConnections,
-                    format!("user {user} has {limit} connections, the most allowed"),
-                );
-            }
-        }
+    /// Adds connections; one that is there already is replaced. Those that would be above their user's limit are left
+    /// out and returned.
+    pub async fn register(&self, connections: Vec<Connection>) -> Result<(Vec<Connection>, Vec<Connection>)> {
+        let (fit, over) = self.within_limit(connections).await?;
         let mut pipe = redis::pipe();
-        for connection in connections {
+        for connection in &fit {
             self.put(&mut pipe, connection)?;
             let gateway = self.keys.gateway_connections(&connection.gateway());
             pipe.sadd(gateway, format!("{}:{}", connection.user_id, connection.connection_id)).ignore();
         }
-        Ok(pipe.query_async(&mut redis).await?)
+        if !fit.is_empty() {
+            pipe.query_async::<()>(&mut self.redis.clone()).await?;
+        }
+        Ok((fit, over))
+    }
+
+    async fn within_limit(&self, connections: Vec<Connection>) -> Result<(Vec<Connection>, Vec<Connection>)> {
+        if connections.is_empty() {
+            return Ok((connections, Vec::new()));
+        }
+        let mut users: Vec<UserId> = connections.iter().map(|connection| connection.user_id).collect();
+        users.sort_unstable();
+        users.dedup();
+        let mut sizes = redis::pipe();
+        for user in &users {
+            sizes.hlen(self.keys.user_connections(user.0));
+        }
+        let sizes: Vec<usize> = sizes.query_async(&mut self.redis.clone()).await?;
+        let asked = |user: UserId| connections.iter().filter(|connection| connection.user_id == user).count();
+        let near: Vec<UserId> = users
+            .iter()
+            .zip(sizes)
+            .filter(|(user, size)| size + asked(**user) > self.max_per_user)
+            .map(|(user, _)| *user)
+            .collect();
+        // What a dead gateway left is no reason to refuse, and a connection that is there takes no further place.
+        let mut taken: HashMap<UserId, HashSet<String>> = HashMap::new();
+        for (user, live) in near.iter().zip(self.of_users(&near).await?) {
+            taken.insert(*user, live.into_iter().map(|connection| connection.connection_id).collect());
+        }
+        Ok(connections.into_iter().partition(|connection| {
+            let Some(taken) = taken.get_mut(&connection.user_id) else { return true };
+            let fits = taken.contains(&connection.connection_id) || taken.len() < self.max_per_user;
+            if fits {
+                taken.insert(connection.connection_id.clone());
+            }
+            fits
+        }))
     }
 
     fn put(&self, pipe: &mut Pipeline, connection: &Connection) -> Result<()> {
@@ -110,13 +141,16 @@ impl Registry {
         let mut redis = self.redis.clone();
         let mut removed = Vec::new();
         for (user, id) in self.owners(gateway, ids).await? {
-            let key = self.keys.user_connections(user);
-            let json: Option<String> = redis.hget(&key, &id).await?;
             let mut pipe = redis::pipe();
-            pipe.hdel(&key, &id).ignore();
+            pipe.cmd("EVAL")
+                .arg(REMOVE)
+                .arg(1)
+                .arg(self.keys.user_connections(user))
+                .arg(&id)
+                .arg(&gateway.incarnation);
             pipe.srem(self.keys.gateway_connections(gateway), format!("{user}:{id}")).ignore();
-            pipe.hlen(&key);
-            let (left,): (usize,) = pipe.query_async(&mut redis).await?;
+            pipe.hlen(self.keys.user_connections(user));
+            let (json, left): (Option<String>, usize) = pipe.query_async(&mut redis).await?;
             let connection = json.and_then(|json| serde_json::from_str::<Connection>(&json).ok());
             if let Some(connection) = connection {
                 if left == 0 {
@@ -139,18 +173,21 @@ impl Registry {
         }
         let stored: Vec<Option<String>> =
             if owners.is_empty() { Vec::new() } else { pipe.query_async(&mut redis).await? };
-        let mut known = Vec::with_capacity(ids.len());
+        let mut known = HashSet::with_capacity(ids.len());
         let mut pipe = redis::pipe();
-        for ((_, id), json) in owners.into_iter().zip(stored) {
-            if let Some(connection) = json.and_then(|json| serde_json::from_str::<Connection>(&json).ok()) {
-                self.put(&mut pipe, &Connection { connection_id: id.clone(), last_ping_at_ms: now_ms, ..connection })?;
-                known.push(id);
-            }
+        for ((user, id), json) in owners.into_iter().zip(stored) {
+            let connection = json.and_then(|json| serde_json::from_str::<Connection>(&json).ok());
+            let Some(connection) = connection.filter(|connection| connection.gateway() == *gateway) else { continue };
+            let seen = Connection { last_ping_at_ms: now_ms, ..connection };
+            let json = serde_json::to_string(&seen).map_err(anyhow::Error::from)?;
+            pipe.cmd("EVAL").arg(REPLACE).arg(1).arg(self.keys.user_connections(user)).arg(&id).arg(json).ignore();
+            pipe.zadd(self.keys.workspace_online(seen.workspace_id.0), user, now_ms).ignore();
+            known.insert(id);
         }
         if !known.is_empty() {
             pipe.query_async::<()>(&mut redis).await?;
         }
-        Ok(ids.iter().filter(|id| !known.contains(id)).cloned().collect())
+        Ok(ids.iter().filter(|id| !known.contains(*id)).cloned().collect())
     }
 
     /// The users of these connections of an incarnation, as far as they are registered.

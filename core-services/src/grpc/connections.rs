@@ -36,10 +36,19 @@ impl ConnectionManager for Connections {
     ) -> Result<Response<RegisterConnectionResponse>, Status> {
         caller(&self.0, &request).await?.require_service(SCOPE_CONNECTIONS_WRITE)?;
         let connection = request.into_inner().connection.unwrap_or_default();
-        let epoch = register(&self.0, vec![connection.clone()]).await?;
-        let state = read::user_states(&self.0.db, &[UserId(connection.user_id)]).await?.pop();
-        let state =
-            state.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no user {}", connection.user_id)))?;
+        let (user, id) = (UserId(connection.user_id), connection.connection_id.clone());
+        let gateway =
+            GatewayRef { gateway: connection.gateway_id.clone(), incarnation: connection.incarnation.clone() };
+        let (epoch, over) = register(&self.0, vec![connection]).await?;
+        if !over.is_empty() {
+            let limit = self.0.config.connections.max_per_user;
+            refuse(Code::TooManyConnections, format!("user {user} has {limit} connections, the most allowed"))?;
+        }
+        // Registered first, read after: what changes in between is told to the connection.
+        let Some(state) = read::user_states(&self.0.db, &[user]).await?.pop() else {
+            unregister(&self.0, &gateway, &[id]).await?;
+            return Err(Refusal::new(Code::NotFound, format!("there is no user {user}")).into());
+        };
         let memberships = state.memberships.into_iter().map(|membership| Membership {
             conversation_id: membership.conversation.0,
             head_seq: membership.head,
@@ -122,15 +131,15 @@ impl ConnectionManager for Connections {
     }
 }
 
-/// Registers connections and tells of them; the epoch of now.
-pub(super) async fn register(app: &App, connections: Vec<v1::Connection>) -> Refusable<i64> {
+/// Registers connections and tells of them; the epoch of now, and those that are above their user's limit.
+pub(super) async fn register(app: &App, connections: Vec<v1::Connection>) -> Refusable<(i64, Vec<Connection>)> {
     let connections = connections.into_iter().map(from_wire).collect::<Refusable<Vec<_>>>()?;
     let epoch = read::epoch(&app.db).await?;
-    app.registry.register(&connections).await?;
-    for connection in &connections {
+    let (registered, over) = app.registry.register(connections).await?;
+    for connection in &registered {
         app.producer.connection(EventType::Connected, connection, epoch);
     }
-    Ok(epoch)
+    Ok((epoch, over))
 }
 
 pub(super) async fn unregister(app: &App, gateway: &GatewayRef, ids: &[String]) -> Refusable<()> {

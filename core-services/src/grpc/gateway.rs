@@ -15,6 +15,7 @@ use proto::{
     },
 };
 use tonic::{Request, Response, Status};
+use tracing::debug;
 
 use super::{caller, connections};
 use crate::{
@@ -25,6 +26,8 @@ use crate::{
 
 /// Events of one answer; the request's own limit may be lower.
 const MAX_EVENTS: usize = 500;
+/// Subscriptions of one request.
+const MAX_ATTACHED: usize = 10_000;
 /// Bytes of payload after which an answer ends, though more events are there.
 const MAX_EVENT_BYTES: usize = 2 << 20;
 
@@ -37,7 +40,12 @@ impl GatewayService for Gateway {
         request: Request<RegisterConnectionsRequest>,
     ) -> Result<Response<RegisterConnectionsResponse>, Status> {
         caller(&self.0, &request).await?.require_service(SCOPE_CONNECTIONS_WRITE)?;
-        let epoch = connections::register(&self.0, request.into_inner().connections).await?;
+        // One user above the limit must not keep the others of the batch out: theirs is not registered, and is named by
+        // the next ping.
+        let (epoch, over) = connections::register(&self.0, request.into_inner().connections).await?;
+        for connection in over {
+            debug!(user.id = %connection.user_id, "a connection above the user's limit is not registered");
+        }
         Ok(Response::new(RegisterConnectionsResponse { epoch }))
     }
 
@@ -58,6 +66,9 @@ impl GatewayService for Gateway {
     ) -> Result<Response<AttachSubscriptionsResponse>, Status> {
         caller(&self.0, &request).await?.require_service(SCOPE_READ_ANY)?;
         let asked = request.into_inner().subscriptions;
+        if asked.len() > MAX_ATTACHED {
+            refuse(Code::InvalidBody, format!("subscriptions: at most {MAX_ATTACHED} are attached at once"))?;
+        }
         let pairs: Vec<_> =
             asked.iter().map(|one| (UserId(one.user_id), ConversationId(one.conversation_id))).collect();
         let accesses = read::access(&self.0.db, &pairs).await?;
@@ -139,20 +150,18 @@ impl GatewayService for Gateway {
         let epoch = read::epoch(&self.0.db).await?;
         let up_to = if request.up_to_seq > 0 { request.up_to_seq.min(head_seq) } else { head_seq };
         let limit = if request.limit > 0 { (request.limit as usize).min(MAX_EVENTS) } else { MAX_EVENTS };
-        let rows = read::events(self.0.db.pool(), id, request.after_seq, up_to, limit).await?;
+        // Seqs begin at 1.
+        let after_seq = request.after_seq.max(0);
+        let rows = read::events(self.0.db.pool(), id, after_seq, up_to, limit).await?;
         let complete = match rows.first() {
-            Some(first) => first.seq == request.after_seq + 1,
-            None => request.after_seq >= up_to,
+            Some(first) => first.seq == after_seq + 1,
+            None => after_seq >= up_to,
         };
         let mut bytes = 0;
-        let fits = |event: &read::LoggedEvent| {
+        let events = rows.into_iter().take_while(|event| {
             let first = bytes == 0;
             bytes += event.payload.len();
             first || bytes <= MAX_EVENT_BYTES
-        };
-        let events = rows.into_iter().take_while({
-            let mut fits = fits;
-            move |event| fits(event)
         });
         let events = events.map(|event| LoggedEvent {
             event_id: event.event_id,
