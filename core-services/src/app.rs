@@ -5,15 +5,18 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use chassis::{Backoff, Dependency, Lifecycle, Process, Readiness, Subcommand, hops::HopRing};
 use prometheus_client::registry::Registry as MetricsRegistry;
-use sqlx::migrate::Migrate as _;
+use sqlx::migrate::{Migrate as _, MigrateError};
 
 use crate::{
     auth::{clients::Clients, keys::SigningKeys, password::Passwords, sessions::Sessions, tokens::Tokens},
-    config::Config,
+    config::{self, Config},
     connection::Registry,
     conversation::Conversations,
     db::{Db, MIGRATIONS},
-    kafka::{producer::Producer, topics},
+    kafka::{
+        producer::Producer,
+        topics::{self, TopicsError},
+    },
     message::{
         acks::Acks,
         writer::{Context, Writers},
@@ -26,6 +29,9 @@ use crate::{
 
 /// Between two looks at a dependency, and how long an answer may take.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// Bounds of the wait before a dependency that is needed at start is tried again.
+const RETRY_FLOOR: Duration = Duration::from_millis(100);
+const RETRY_CEILING: Duration = Duration::from_secs(3);
 
 /// Commands beside serving.
 pub const COMMANDS: &[Subcommand] = &[Subcommand {
@@ -56,6 +62,7 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let hops = HopRing::new(config.hops.capacity);
     let dependency = |name| process.readiness.dependency(name);
     let (mysql, redis, kafka) = (dependency("mysql"), dependency("redis"), dependency("kafka"));
+    let node_id = dependency("node id");
     process.serve_admin(config.admin.listen, metrics_registry, hops.router()).await?;
 
     let clients = Clients::load(&config.auth.service_clients).context("auth.service_clients")?;
@@ -68,23 +75,17 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let producer = Producer::new(&config.kafka, metrics.clone())?;
 
     let draining = process.lifecycle.draining();
-    let (migrating, topics) = (db.clone(), config.kafka.clone());
-    let migrated = until_done(mysql.clone(), move || {
-        let db = migrating.clone();
-        async move { db.migrate().await }
-    });
-    let made = until_done(kafka.clone(), move || {
-        let topics = topics.clone();
-        async move { topics::ensure(&topics).await }
-    });
     tokio::select! {
-        _ = async { tokio::join!(migrated, made) } => {}
+        migrated = migrate(&db, &mysql) => migrated?,
         () = draining.cancelled() => return Ok(()),
     }
+    let listener = server::bind(&config.server).await?;
     let ids = Arc::new(Snowflakes::default());
-    let lease = node_lease::keep(db.clone(), Arc::clone(&ids), config.ids.lease, process.lifecycle.draining());
+    let lease = node_lease::keep(db.clone(), Arc::clone(&ids), config.ids.lease, node_id, draining);
     process.lifecycle.spawn("node lease", lease);
-    watch(&process, mysql, redis, kafka, &db, &registry, &producer);
+    watch(&process, mysql, redis, &db, &registry);
+    // Not waited for: sends commit while Kafka is away.
+    process.lifecycle.spawn("topics", make_topics(process.clone(), config.kafka.clone(), kafka, producer.clone()));
 
     let context = Context {
         db: db.clone(),
@@ -107,29 +108,49 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         readiness: process.readiness.clone(),
         config,
     });
-    server::serve(app).await
+    server::serve(app, listener).await
 }
 
-/// Tries again until it works; says why it does not meanwhile.
-async fn until_done<F: Future<Output = anyhow::Result<()>>>(dependency: Dependency, mut attempt: impl FnMut() -> F) {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
-    while let Err(error) = attempt().await {
-        dependency.down(format!("{error:#}"));
-        tokio::time::sleep(backoff.next_delay()).await;
+/// Applies the migrations as soon as MySQL is there. One that can't be applied to this database is an error.
+async fn migrate(db: &Db, mysql: &Dependency) -> anyhow::Result<()> {
+    let mut backoff = Backoff::new(RETRY_FLOOR, RETRY_CEILING);
+    loop {
+        match db.migrate().await {
+            Ok(()) => break,
+            Err(error @ (MigrateError::Execute(_) | MigrateError::ExecuteMigration(..))) => {
+                mysql.down(&error);
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+            Err(error) => return Err(error).context("applying the migrations of sql/"),
+        }
     }
-    dependency.up();
+    mysql.up();
+    Ok(())
 }
 
-/// Looks at each dependency every so often, in a task of its own.
-fn watch(
-    process: &Process,
-    mysql: Dependency,
-    redis: Dependency,
-    kafka: Dependency,
-    db: &Db,
-    registry: &Registry,
-    producer: &Producer,
-) {
+/// Makes the topics as soon as Kafka is there, then watches it. Topics that don't fit end the process.
+async fn make_topics(process: Process, config: config::Kafka, kafka: Dependency, producer: Producer) {
+    let draining = process.lifecycle.draining();
+    let mut backoff = Backoff::new(RETRY_FLOOR, RETRY_CEILING);
+    loop {
+        match topics::ensure(&config).await {
+            Ok(()) => break,
+            Err(error @ TopicsError::Partitions { .. }) => return process.lifecycle.fail(error.into()),
+            Err(error) => kafka.down(&error),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next_delay()) => {}
+            () = draining.cancelled() => return,
+        }
+    }
+    look_at(&process, kafka, move || {
+        let producer = producer.clone();
+        async move { Ok(tokio::task::spawn_blocking(move || producer.check(CHECK_EVERY)).await??) }
+    });
+}
+
+/// Looks at MySQL and Redis every so often, each in a task of its own.
+fn watch(process: &Process, mysql: Dependency, redis: Dependency, db: &Db, registry: &Registry) {
     let db = db.clone();
     look_at(process, mysql, move || {
         let db = db.clone();
@@ -139,11 +160,6 @@ fn watch(
     look_at(process, redis, move || {
         let registry = registry.clone();
         async move { Ok(registry.ping().await?) }
-    });
-    let producer = producer.clone();
-    look_at(process, kafka, move || {
-        let producer = producer.clone();
-        async move { Ok(tokio::task::spawn_blocking(move || producer.check(CHECK_EVERY)).await??) }
     });
 }
 
@@ -173,7 +189,7 @@ pub async fn command(_: String, flags: Vec<String>, config: Config, _: Process) 
     if !flags.is_empty() {
         return migration_status(&db).await;
     }
-    db.migrate().await?;
+    db.migrate().await.context("applying the migrations of sql/")?;
     println!("{} migrations are applied", MIGRATIONS.iter().count());
     Ok(())
 }

@@ -36,6 +36,8 @@ pub struct Server {
     pub keepalive_interval: Duration,
     #[serde(with = "duration")]
     pub keepalive_timeout: Duration,
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
     #[serde(with = "bytes")]
     pub max_body: usize,
     pub gateway_urls: Vec<String>,
@@ -145,6 +147,8 @@ impl chassis::Validate for Config {
             ("auth.hashes_at_once", self.auth.hashes_at_once),
             ("mysql.max_connections", self.mysql.max_connections as usize),
             ("conversations.max_added", self.conversations.max_added),
+            ("connections.max_per_user", self.connections.max_per_user),
+            ("server.max_concurrent_streams", self.server.max_concurrent_streams as usize),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} must be above 0"));
@@ -160,6 +164,16 @@ impl chassis::Validate for Config {
         }
         if self.messages.max_body > self.server.max_body {
             return Err("messages.max_body must not be above server.max_body".into());
+        }
+        if self.server.drain_timeout >= self.shutdown.grace {
+            return Err("shutdown.grace must be longer than server.drain_timeout: writers end after connections".into());
+        }
+        // What one statement can have.
+        if self.messages.max_batch > 1024 {
+            return Err("messages.max_batch must be at most 1024".into());
+        }
+        if self.conversations.max_name > 128 {
+            return Err("conversations.max_name must be at most 128: the column holds no more".into());
         }
         // The design's limit for one call; events are one a member.
         if self.conversations.max_added > 100 {

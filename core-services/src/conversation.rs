@@ -181,7 +181,9 @@ impl Conversations {
     }
 
     /// Adds people; those who are members already stay as they are. A dm has the two it has.
-    pub async fn add(&self, actor: UserId, id: ConversationId, users: Vec<UserId>) -> Result<()> {
+    pub async fn add(&self, actor: UserId, id: ConversationId, mut users: Vec<UserId>) -> Result<()> {
+        users.sort_unstable();
+        users.dedup();
         if users.len() > self.limits.max_added {
             let limit = self.limits.max_added;
             return refuse(Code::InvalidBody, format!("user_ids: one call adds at most {limit} members"));
@@ -197,8 +199,12 @@ impl Conversations {
                     if locked.kind == Kind::Dm {
                         return refuse(Code::Forbidden, "a dm has two members");
                     }
-                    if locked.kind == Kind::Group && store::member_count(tx, id).await? + users.len() > max_group {
-                        return refuse(Code::InvalidBody, format!("user_ids: a group has at most {max_group} members"));
+                    if locked.kind == Kind::Group {
+                        let there = store::open_members(tx, id, &users).await?.len();
+                        if store::member_count(tx, id).await? + users.len() - there > max_group {
+                            let message = format!("user_ids: a group has at most {max_group} members");
+                            return refuse(Code::InvalidBody, message);
+                        }
                     }
                     join(tx, &locked, epoch, actor, users, "added").await
                 })

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use sqlx::{
     Connection as _, MySqlConnection, MySqlPool,
-    migrate::Migrator,
+    migrate::{MigrateError, Migrator},
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
 };
 use tracing::debug;
@@ -21,10 +21,11 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../sql");
 
 /// A transaction that lost a deadlock or a lock wait is tried this often in all.
-pub const TRIES: u32 = 3;
+const TRIES: u32 = 3;
 
-/// Statements differ by the number of their rows; so many are kept prepared on each session.
-const STATEMENT_CACHE: usize = 512;
+/// Statements differ by the number of their rows; so many are kept prepared on each session. With the default 32 sessions
+/// that is 4096 a core, of the 16382 that a server keeps by default (`max_prepared_stmt_count`).
+const STATEMENT_CACHE: usize = 128;
 
 /// The sessions. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -76,8 +77,8 @@ impl Db {
     }
 
     /// Applies what is missing of `sql/`. Several cores may do so at once: one waits for the other.
-    pub async fn migrate(&self) -> anyhow::Result<()> {
-        MIGRATIONS.run(&self.pool).await.context("applying the migrations of sql/")
+    pub async fn migrate(&self) -> std::result::Result<(), MigrateError> {
+        MIGRATIONS.run(&self.pool).await
     }
 
     /// Runs `work` in a transaction and commits. After a deadlock or a lock wait timeout everything is rolled back
@@ -89,11 +90,16 @@ impl Db {
         T: Send,
         F: for<'c> FnMut(&'c mut MySqlConnection) -> BoxFuture<'c, Result<T>> + Send,
     {
-        self.transact_up_to(TRIES, name, work).await
+        self.transact_again_if(is_contention, name, work).await
     }
 
-    /// [`Db::transact`] with another number of tries in all.
-    pub async fn transact_up_to<T, F>(&self, tries: u32, name: &'static str, mut work: F) -> Result<T>
+    /// [`Db::transact`] with another choice of the errors after which it is tried again.
+    pub async fn transact_again_if<T, F>(
+        &self,
+        again: fn(&sqlx::Error) -> bool,
+        name: &'static str,
+        mut work: F,
+    ) -> Result<T>
     where
         T: Send,
         F: for<'c> FnMut(&'c mut MySqlConnection) -> BoxFuture<'c, Result<T>> + Send,
@@ -103,7 +109,7 @@ impl Db {
             tried += 1;
             let outcome = self.transact_once(&mut work).await;
             match outcome {
-                Err(Error::Database(error)) if is_contention(&error) && tried < tries => {
+                Err(Error::Database(error)) if again(&error) && tried < TRIES => {
                     debug!(transaction = name, tried, %error, "rolled back, trying again");
                 }
                 outcome => return outcome,

@@ -86,15 +86,24 @@ pub fn is_contention(error: &sqlx::Error) -> bool {
     matches!(mysql_number(error), 1205 | 1213)
 }
 
+/// Deadlock (1213): the server ended this transaction so that another can go on, so it may be tried again at once.
+pub fn is_deadlock(error: &sqlx::Error) -> bool {
+    mysql_number(error) == 1213
+}
+
 /// The same request may succeed later: contention, or a server that is away, stopping, read-only or overloaded.
 pub fn is_passing(error: &sqlx::Error) -> bool {
     use sqlx::Error as E;
     match error {
         E::Io(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) | E::Tls(_) => true,
-        // Too many connections, shutdown, interrupted (killed), read-only, killed by the idle timeout, gone, lost.
+        // Too many connections (of all, of a user), shutdown, interrupted (killed), read-only, killed by the idle timeout,
+        // gone, lost, out of time.
         _ => {
             is_contention(error)
-                || matches!(mysql_number(error), 1040 | 1053 | 1317 | 1290 | 1836 | 4031 | 2006 | 2013 | 3024)
+                || matches!(
+                    mysql_number(error),
+                    1040 | 1203 | 1226 | 1053 | 1317 | 1290 | 1836 | 4031 | 2006 | 2013 | 3024
+                )
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::{Router, extract::Request};
+use axum::{Router, extract::Request, middleware};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, info, warn};
 
@@ -20,20 +21,27 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// An HTTP/1 peer has this long for its headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Binds and serves until draining; then no new connections, and those that are there finish their requests.
-pub async fn serve(app: Arc<App>) -> anyhow::Result<()> {
-    let listen = app.config.server.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("server.listen: can't bind {listen}"))?;
+/// Binds the listener.
+pub async fn bind(config: &config::Server) -> anyhow::Result<TcpListener> {
+    let listen = config.listen;
+    TcpListener::bind(listen).await.with_context(|| format!("server.listen: can't bind {listen}"))
+}
+
+/// Serves until draining; then no new connections, and those that are there finish their requests. What has not ended
+/// after `server.drain_timeout` (a reflection stream, a body that never comes) is cut off.
+pub async fn serve(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
     info!(bound = %listener.local_addr().context("the listener has no address")?, "REST and gRPC are up");
 
     let (routes, health) = grpc::routes(&app).context("the descriptors of gRPC reflection")?;
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     app.lifecycle.spawn("gRPC health", report_health(Arc::clone(&app), health));
-    let router = rest::router(&app).merge(routes.into_axum_router().reset_fallback());
+    let grpc = routes.into_axum_router().reset_fallback().layer(middleware::from_fn(grpc::transport::with_code));
+    let router = rest::router(&app).merge(grpc);
 
     let http = http(&app.config.server);
     let graceful = GracefulShutdown::new();
     let draining = app.lifecycle.draining();
+    let cut_off = CancellationToken::new();
     loop {
         let (stream, peer) = tokio::select! {
             () = draining.cancelled() => break,
@@ -50,16 +58,29 @@ pub async fn serve(app: Arc<App>) -> anyhow::Result<()> {
             debug!(%error, "TCP_NODELAY could not be set");
         }
         let service = TowerToHyperService::new(service(router.clone()));
-        let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        let (http, watcher) = (http.clone(), graceful.watcher());
+        let (draining, cut_off) = (draining.clone(), cut_off.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%peer, %error, "a connection ended");
+            // One that says nothing at all holds a descriptor for so long, no longer.
+            tokio::select! {
+                spoken = timeout(HEADER_TIMEOUT, stream.readable()) => if spoken.is_err() { return },
+                () = draining.cancelled() => return,
+            }
+            let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
+            tokio::select! {
+                ended = watcher.watch(connection) => if let Err(error) = ended {
+                    debug!(%peer, %error, "a connection ended");
+                },
+                () = cut_off.cancelled() => debug!(%peer, "a connection is cut off: it did not drain in time"),
             }
         });
     }
     // gRPC streams end by themselves when draining begins (see `grpc::stream`).
-    graceful.shutdown().await;
+    let limit = app.config.server.drain_timeout;
+    if timeout(limit, graceful.shutdown()).await.is_err() {
+        warn!(drain_timeout_ms = limit.as_millis() as u64, "some connections did not drain in time: cutting them off");
+        cut_off.cancel();
+    }
     Ok(())
 }
 
@@ -91,7 +112,7 @@ fn http(config: &config::Server) -> auto::Builder<TokioExecutor> {
 }
 
 /// The health service says SERVING exactly while `/readyz` says ready.
-async fn report_health(app: Arc<App>, health: tonic_health::server::HealthReporter) {
+async fn report_health(app: Arc<App>, mut health: tonic_health::server::HealthReporter) {
     let draining = app.lifecycle.draining();
     let mut look = tokio::time::interval(Duration::from_millis(250));
     loop {
@@ -104,4 +125,6 @@ async fn report_health(app: Arc<App>, health: tonic_health::server::HealthReport
         health.set_service_status("", status).await;
     }
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    // Ends the streams of those who watch: they have heard the last there is.
+    health.clear_service_status("").await;
 }

@@ -1,7 +1,8 @@
 //! Snowflake ids: 41 bits of milliseconds since 2025-01-01, 10 bits of node, 12 bits of counter.
 //!
-//! An identifier, never an order. Unique because the node id is leased (see [`crate::node_lease`]) and time is never
-//! taken to run backwards: a clock that steps back waits at the last millisecond that was used.
+//! An identifier, never an order. Unique because the node id is leased with the milliseconds that its holder may use
+//! (see [`crate::node_lease`]), and because time is never taken to run backwards: while a clock that stepped back catches
+//! up, the counter goes on from the last millisecond that was used.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 const EPOCH_MS: i64 = 1_735_689_600_000;
 const NODE_BITS: u32 = 10;
 const COUNTER_BITS: u32 = 12;
+/// Ids of one millisecond.
+const FULL: i64 = 1 << COUNTER_BITS;
 /// How many nodes there can be.
 pub const NODES: u16 = 1 << NODE_BITS;
 
@@ -38,9 +41,15 @@ struct Node {
 }
 
 impl Snowflakes {
-    /// From now until `valid_until_ms` (Unix, milliseconds) this process owns the node id.
-    pub fn lease(&self, id: u16, valid_until_ms: i64) {
-        self.lock().node = Some(Node { id, valid_until_ms });
+    /// This process owns the milliseconds (Unix) above `after_ms` and below `valid_until_ms` of the node id.
+    pub fn lease(&self, id: u16, after_ms: i64, valid_until_ms: i64) {
+        let mut state = self.lock();
+        state.node = Some(Node { id, valid_until_ms });
+        if state.last_ms < after_ms {
+            state.last_ms = after_ms;
+            // As if the millisecond were full.
+            state.counter = FULL - 1;
+        }
     }
 
     /// A new id.
@@ -50,18 +59,14 @@ impl Snowflakes {
 
     fn next_at(&self, now_ms: i64) -> Result<i64, NoNode> {
         let mut state = self.lock();
-        let node = state.node.filter(|node| now_ms < node.valid_until_ms).ok_or(NoNode)?;
-        if now_ms > state.last_ms {
-            state.last_ms = now_ms;
-            state.counter = 0;
-        } else {
-            state.counter += 1;
+        let (ms, counter) = match (now_ms > state.last_ms, state.counter + 1) {
+            (true, _) => (now_ms, 0),
             // A full millisecond borrows the next one: at 4096 ids a millisecond the clock catches up by itself.
-            if state.counter == 1 << COUNTER_BITS {
-                state.last_ms += 1;
-                state.counter = 0;
-            }
-        }
+            (false, FULL) => (state.last_ms + 1, 0),
+            (false, next) => (state.last_ms, next),
+        };
+        let node = state.node.filter(|node| now_ms.max(ms) < node.valid_until_ms).ok_or(NoNode)?;
+        (state.last_ms, state.counter) = (ms, counter);
         let since = state.last_ms - EPOCH_MS;
         Ok(since << (NODE_BITS + COUNTER_BITS) | i64::from(node.id) << COUNTER_BITS | state.counter)
     }
@@ -82,7 +87,7 @@ mod tests {
     #[test]
     fn ids_are_unique_when_the_clock_stands_still_or_steps_back() {
         let ids = Snowflakes::default();
-        ids.lease(7, NOW + 60_000);
+        ids.lease(7, 0, NOW + 60_000);
         let times = std::iter::repeat_n(NOW, 5000).chain(std::iter::repeat_n(NOW - 30_000, 5000)).chain([NOW + 1]);
         let given: Vec<i64> = times.map(|now| ids.next_at(now).unwrap()).collect();
         assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), given.len());
@@ -94,8 +99,19 @@ mod tests {
     fn nothing_is_given_without_a_lease_or_after_its_end() {
         let ids = Snowflakes::default();
         assert_eq!(ids.next_at(NOW), Err(NoNode));
-        ids.lease(1, NOW + 10);
+        ids.lease(1, 0, NOW + 10);
         assert!(ids.next_at(NOW + 9).is_ok());
         assert_eq!(ids.next_at(NOW + 10), Err(NoNode));
+    }
+
+    #[test]
+    fn only_the_milliseconds_of_the_lease_are_used() {
+        let ids = Snowflakes::default();
+        ids.lease(1, NOW, NOW + 2);
+        let ms = |id: i64| (id >> (NODE_BITS + COUNTER_BITS)) + EPOCH_MS;
+        // A clock behind that of the holder before.
+        let given: Vec<i64> = std::iter::from_fn(|| ids.next_at(NOW - 5000).ok()).collect();
+        assert_eq!(given.len(), 4096, "one millisecond's");
+        assert!(given.iter().all(|id| ms(*id) == NOW + 1));
     }
 }

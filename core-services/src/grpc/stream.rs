@@ -1,17 +1,21 @@
 //! The two pipelined streams: messages in, and positions in.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proto::{
     Code, ConversationId, UserId,
     claims::{SCOPE_MESSAGES_READ, SCOPE_SEND_AS},
     rpc::v1::{AckKind, AckOffset, AckOffsetResult, CreateMessageRequest, CreateMessageResult, create_message_result},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::transport;
 use crate::{
     app::App,
     auth::tokens::Caller,
@@ -20,7 +24,7 @@ use crate::{
     message::{
         self, Committed,
         acks::{self, Position, Positions},
-        lane::Lanes,
+        lane::{self, Lanes},
         writer::{Answer, Job},
     },
 };
@@ -57,6 +61,10 @@ async fn pump(
     let mut lanes = Lanes::default();
     let mut in_flight = 0;
     let mut open = true;
+    // What the stream ends with; nothing at an end in peace.
+    let mut end = None;
+    let expiry = expiry(&caller);
+    tokio::pin!(expiry);
     while open || in_flight > 0 {
         tokio::select! {
             // Answers first: they make room, and open lanes.
@@ -70,17 +78,32 @@ async fn pump(
             }
             // What was accepted is answered; the peer finds the stream at its end and goes elsewhere.
             () = draining.cancelled(), if open => open = false,
+            refusal = &mut expiry, if open => {
+                open = false;
+                end = Some(refusal.into());
+            }
             request = requests.next(), if open && in_flight < limit => {
-                let Some(Ok(request)) = request else {
-                    // The peer is done, or gone: what is in flight commits all the same.
-                    open = false;
-                    continue;
+                let request = match request {
+                    Some(Ok(request)) => request,
+                    // The peer is done, or gone, or what it sent is no message: what is in flight commits all the same.
+                    ended => {
+                        open = false;
+                        end = ended.and_then(Result::err).map(|status| transport::refused(&status));
+                        continue;
+                    }
                 };
                 let (tag, client_message_id) = (request.request_no, request.client_message_id.clone());
                 match message::validate(&caller, request, &app.config.messages, None) {
                     Ok(message) => {
                         let id = &message.client_message_id;
-                        let lane = lanes.enter(message.sender, message.conversation, id, Instant::now());
+                        let entered = lanes.enter(message.sender, message.conversation, id, Instant::now());
+                        let Some(lane) = entered else {
+                            let refused = result(tag, message.client_message_id, Err(lane::refusal()));
+                            if out.send(Ok(refused)).await.is_err() {
+                                return;
+                            }
+                            continue;
+                        };
                         let job = Job { message, lane, tag, answers: answers.clone() };
                         in_flight += 1;
                         if app.writers.submit(job).await.is_err() {
@@ -97,6 +120,20 @@ async fn pump(
             }
         }
     }
+    if let Some(status) = end {
+        // The peer may be gone.
+        let _ = out.send(Err(status)).await;
+    }
+}
+
+/// Resolves when a user's token expires. A service's stream goes on: it opens another with the next token anyway.
+async fn expiry(caller: &Caller) -> Refusal {
+    if caller.is_service() {
+        std::future::pending::<()>().await;
+    }
+    let left_us = caller.claims.exp.saturating_mul(1_000_000) - chassis::now_us();
+    tokio::time::sleep(Duration::from_micros(left_us.max(0).unsigned_abs())).await;
+    Refusal::new(Code::TokenExpired, "the token has expired; open another stream with a new one")
 }
 
 fn result(request_no: u64, client_message_id: String, outcome: Result<Committed, Refusal>) -> CreateMessageResult {
@@ -117,16 +154,23 @@ pub fn ack_offsets(
     let (out, answers) = mpsc::channel(ANSWERS);
     let lifecycle = app.lifecycle.clone();
     let draining = lifecycle.draining();
+    let of_intake = caller.clone();
+    let (ended, end) = oneshot::channel();
     lifecycle.spawn("position stream, intake", async move {
-        loop {
+        let expiry = expiry(&of_intake);
+        tokio::pin!(expiry);
+        let status = loop {
             tokio::select! {
-                () = draining.cancelled() => return,
+                () = draining.cancelled() => break None,
+                refusal = &mut expiry => break Some(refusal.into()),
                 offset = offsets.next() => match offset {
                     Some(Ok(offset)) => if waiting.send(offset).await.is_err() { return },
-                    _ => return,
+                    ended => break ended.and_then(Result::err).map(|status| transport::refused(&status)),
                 }
             }
-        }
+        };
+        // Nobody waits for it when the peer is gone.
+        let _ = ended.send(status);
     });
     lifecycle.spawn("position stream", async move {
         let mut batch = Vec::with_capacity(ACK_BATCH);
@@ -137,6 +181,10 @@ pub fn ack_offsets(
                 }
             }
             batch.clear();
+        }
+        if let Ok(Some(status)) = end.await {
+            // The peer may be gone.
+            let _ = out.send(Err(status)).await;
         }
     });
     ReceiverStream::new(answers)

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
 use proto::topics::{CANARY_EVENTS, CONNECTION_EVENTS, DEAD_LETTERS, EPHEMERAL_EVENTS, MESSAGE_EVENTS, USER_EVENTS};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    error::KafkaError,
     types::RDKafkaErrorCode,
 };
 use tracing::info;
@@ -16,10 +16,25 @@ use crate::config;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Makes what is missing. Errs when a topic has another number of partitions: keys would move between them.
-pub async fn ensure(config: &config::Kafka) -> anyhow::Result<()> {
+/// Why the topics are not as they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicsError {
+    #[error("Kafka does not answer: {0}")]
+    Away(#[from] KafkaError),
+    #[error("the topic {topic} could not be made: {error}")]
+    NotMade { topic: String, error: RDKafkaErrorCode },
+    /// Keys would move between partitions: nothing that time heals.
+    #[error(
+        "the topic {topic} has {is} partitions, kafka.partitions says {wanted}: set it right, or make a new topic and \
+         raise the epoch"
+    )]
+    Partitions { topic: String, is: usize, wanted: i32 },
+}
+
+/// Makes what is missing, and checks what is there.
+pub async fn ensure(config: &config::Kafka) -> Result<(), TopicsError> {
     let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", &config.brokers).create().context("kafka.brokers")?;
+        ClientConfig::new().set("bootstrap.servers", &config.brokers).create()?;
     let retention_ms = config.ephemeral_retention.as_millis().to_string();
     let topics = [MESSAGE_EVENTS, USER_EVENTS, CONNECTION_EVENTS, EPHEMERAL_EVENTS, DEAD_LETTERS, CANARY_EVENTS];
     let wanted: Vec<NewTopic<'_>> = topics
@@ -33,15 +48,15 @@ pub async fn ensure(config: &config::Kafka) -> anyhow::Result<()> {
         })
         .collect();
     let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-    for made in admin.create_topics(&wanted, &options).await.context("creating the topics")? {
+    for made in admin.create_topics(&wanted, &options).await? {
         match made {
             Ok(topic) => info!(kafka.topic = topic, "made a topic"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, error)) => bail!("the topic {topic} could not be made: {error}"),
+            Err((topic, error)) => return Err(TopicsError::NotMade { topic, error }),
         }
     }
     let config = config.clone();
-    tokio::task::spawn_blocking(move || check(&admin, &config)).await.context("checking the topics")?
+    tokio::task::spawn_blocking(move || check(&admin, &config)).await.expect("the check does not panic")
 }
 
 fn partitions(config: &config::Kafka, topic: &str) -> i32 {
@@ -49,18 +64,15 @@ fn partitions(config: &config::Kafka, topic: &str) -> i32 {
 }
 
 /// Blocks.
-fn check(admin: &AdminClient<DefaultClientContext>, config: &config::Kafka) -> anyhow::Result<()> {
-    let metadata = admin.inner().fetch_metadata(None, TIMEOUT).context("reading the topics")?;
+fn check(admin: &AdminClient<DefaultClientContext>, config: &config::Kafka) -> Result<(), TopicsError> {
+    let metadata = admin.inner().fetch_metadata(None, TIMEOUT)?;
     for topic in metadata.topics() {
         let known = [MESSAGE_EVENTS, USER_EVENTS, CONNECTION_EVENTS, EPHEMERAL_EVENTS, DEAD_LETTERS, CANARY_EVENTS];
         if known.contains(&topic.name()) {
             let (is, wanted) = (topic.partitions().len(), partitions(config, topic.name()));
-            ensure!(
-                is as i64 == i64::from(wanted),
-                "the topic {} has {is} partitions, kafka.partitions says {wanted}: set it right, or make a new topic \
-                 and raise the epoch",
-                topic.name()
-            );
+            if i32::try_from(is) != Ok(wanted) {
+                return Err(TopicsError::Partitions { topic: topic.name().to_owned(), is, wanted });
+            }
         }
     }
     Ok(())

@@ -89,15 +89,16 @@ fn decide(
     let Some(counters) = conversations.get_mut(&id) else {
         return Err(Refusal::new(Code::NotFound, format!("there is no conversation {id}")));
     };
-    if !members.contains(&(id, message.sender)) {
-        return Err(Refusal::new(Code::NotAMember, format!("{} is not a member of {id}", message.sender)));
-    }
+    // Before the membership: who was removed after their message was committed is told so, when they ask again.
     if let Some((hash, first)) = known.get(&retry_key(message)) {
         if *hash == message.request_hash {
             return Ok(Place::Retry(first.clone()));
         }
         let key = &message.client_message_id;
         return Err(Refusal::new(Code::Conflict, format!("client_message_id {key:?} was used for another content")));
+    }
+    if !members.contains(&(id, message.sender)) {
+        return Err(Refusal::new(Code::NotAMember, format!("{} is not a member of {id}", message.sender)));
     }
     if counters.archived {
         return Err(Refusal::new(Code::Forbidden, format!("the conversation {id} is archived")));

@@ -2,8 +2,8 @@
 //!
 //! After a retryable failure the messages behind it fail too, or a retry would come after them. So the messages of one
 //! (sender, conversation) share a lane; a writer that fails one of them retryably closes the lane, and every later one
-//! of it fails unread. The failed message, sent again, opens it: those behind it come after. A sender that gives up
-//! finds it open again when nothing was in flight for [`REOPEN`], longer than an answer takes to be heard.
+//! of it fails unread. The failed message, sent again, opens it: those behind it come after. For a sender that gives up
+//! it opens by itself, [`REOPEN`] after the last of those in flight was answered: by then that answer was heard.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,10 @@ use std::{
 
 use proto::{ConversationId, UserId};
 
-/// How long a closed lane stays closed behind its last answer when the failed message does not come again.
+use crate::error::Refusal;
+
+/// How long a closed lane stays closed behind its last answer when the failed message does not come again. Messages
+/// refused meanwhile do not count, or one who goes on sending would never get through.
 const REOPEN: Duration = Duration::from_secs(1);
 /// Closed lanes that nobody came back to are cleared away when there are more.
 const MAX_CLOSED: usize = 4096;
@@ -33,6 +36,11 @@ impl Lane {
     }
 }
 
+/// What a message behind a failed one is answered.
+pub fn refusal() -> Refusal {
+    Refusal::unavailable("a message before this one failed; send both again, in order")
+}
+
 /// The lanes of one stream.
 #[derive(Debug, Default)]
 pub struct Lanes {
@@ -47,14 +55,14 @@ struct Entry {
 }
 
 impl Lanes {
-    /// One more in flight.
+    /// One more in flight; `None` when its lane is closed: it is to be refused.
     pub fn enter(
         &mut self,
         sender: UserId,
         conversation: ConversationId,
         client_message_id: &str,
         now: Instant,
-    ) -> Lane {
+    ) -> Option<Lane> {
         if self.lanes.len() > MAX_CLOSED {
             self.lanes.retain(|_, entry| entry.in_flight > 0 || now.duration_since(entry.last) < REOPEN);
         }
@@ -63,12 +71,13 @@ impl Lanes {
         if let Some(failed) = entry.lane.0.get() {
             let retried = failed == client_message_id;
             let given_up = entry.in_flight == 0 && now.duration_since(entry.last) >= REOPEN;
-            if retried || given_up {
-                entry.lane = Lane::default();
+            if !retried && !given_up {
+                return None;
             }
+            entry.lane = Lane::default();
         }
         entry.in_flight += 1;
-        entry.lane.clone()
+        Some(entry.lane.clone())
     }
 
     /// One answered.
@@ -93,28 +102,30 @@ mod tests {
     #[test]
     fn a_closed_lane_opens_for_the_message_that_closed_it() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
-        let first = lanes.enter(ALICE, GENERAL, "m-1", now);
-        let second = lanes.enter(ALICE, GENERAL, "m-2", now);
-        assert!(!lanes.enter(ALICE, ConversationId(2), "m-1", now).is_closed(), "another conversation is another lane");
+        let first = lanes.enter(ALICE, GENERAL, "m-1", now).unwrap();
+        let second = lanes.enter(ALICE, GENERAL, "m-2", now).unwrap();
         first.close("m-1");
         second.close("m-2");
+        assert!(lanes.enter(ALICE, ConversationId(2), "m-1", now).is_some(), "another conversation is another lane");
         for _ in 0..2 {
             lanes.leave(ALICE, GENERAL, now);
         }
-        assert!(lanes.enter(ALICE, GENERAL, "m-3", now).is_closed(), "sent before the failure was heard");
-        assert!(!lanes.enter(ALICE, GENERAL, "m-1", now).is_closed());
-        assert!(!lanes.enter(ALICE, GENERAL, "m-2", now).is_closed());
+        assert!(lanes.enter(ALICE, GENERAL, "m-3", now).is_none(), "sent before the failure was heard");
+        assert!(lanes.enter(ALICE, GENERAL, "m-1", now).is_some());
+        assert!(lanes.enter(ALICE, GENERAL, "m-2", now).is_some());
     }
 
     #[test]
-    fn a_sender_that_gives_up_finds_the_lane_open_after_a_while() {
+    fn a_sender_that_gives_up_and_goes_on_sending_finds_the_lane_open_after_a_while() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
-        lanes.enter(ALICE, GENERAL, "m-1", now).close("m-1");
-        assert!(lanes.enter(ALICE, GENERAL, "m-2", now + REOPEN).is_closed(), "one is in flight");
+        let first = lanes.enter(ALICE, GENERAL, "m-1", now).unwrap();
+        let second = lanes.enter(ALICE, GENERAL, "m-2", now).unwrap();
+        first.close("m-1");
+        assert!(second.is_closed());
+        assert!(lanes.enter(ALICE, GENERAL, "m-3", now + REOPEN).is_none(), "two are in flight");
         lanes.leave(ALICE, GENERAL, now);
         lanes.leave(ALICE, GENERAL, now);
-        assert!(lanes.enter(ALICE, GENERAL, "m-3", now + REOPEN / 2).is_closed());
-        lanes.leave(ALICE, GENERAL, now);
-        assert!(!lanes.enter(ALICE, GENERAL, "m-4", now + REOPEN).is_closed());
+        assert!(lanes.enter(ALICE, GENERAL, "m-4", now + REOPEN / 2).is_none());
+        assert!(lanes.enter(ALICE, GENERAL, "m-5", now + REOPEN).is_some());
     }
 }

@@ -11,11 +11,16 @@ use proto::{ConversationId, MessageId, UserId, hops::CommitHop};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::{Committed, NewMessage, acks::Acks, batch, lane::Lane};
+use super::{
+    Committed, NewMessage,
+    acks::Acks,
+    batch,
+    lane::{self, Lane},
+};
 use crate::{
     config,
-    db::{Db, TRIES},
-    error::{Error, Refusal, Result, is_passing},
+    db::Db,
+    error::{Error, Refusal, Result, is_deadlock, is_passing},
     metrics::Metrics,
     snowflake::Snowflakes,
 };
@@ -62,7 +67,12 @@ impl Writers {
     pub fn start(lifecycle: &chassis::Lifecycle, config: &config::Messages, context: &Context) -> Self {
         let queues = (0..config.writers).map(|_| {
             let (queue, jobs) = mpsc::channel(config.writer_queue);
-            lifecycle.spawn("message writer", write(jobs, context.clone()));
+            let writer = write(jobs, context.clone());
+            // One that ended early would leave its conversations without a writer.
+            lifecycle.spawn_critical("message writer", async move {
+                writer.await;
+                Ok(())
+            });
             queue
         });
         Self { queues: queues.collect() }
@@ -98,38 +108,42 @@ async fn write(mut jobs: mpsc::Receiver<Job>, context: Context) {
     }
 }
 
-/// Answers every job of the batch, in order, and empties it.
+/// Answers every job of the batch and empties it; those of one lane in their order.
 async fn commit(context: &Context, batch: &mut Vec<Job>) {
-    context.metrics.batch_messages.observe(batch.len() as f64);
     // One that follows a failed one of its lane must not be written at all.
-    let open: Vec<NewMessage> =
-        batch.iter().filter(|job| !job.lane.is_closed()).map(|job| job.message.clone()).collect();
-    if open.len() == batch.len() {
-        match transact(context, &open).await {
-            Ok(outcomes) => {
-                for (job, outcome) in batch.drain(..).zip(outcomes) {
-                    answer(context, job, outcome);
-                }
-                return;
+    for job in batch.extract_if(.., |job| job.lane.is_closed()) {
+        answer(context, job, Err(lane::refusal()));
+    }
+    if batch.is_empty() {
+        return;
+    }
+    context.metrics.batch_messages.observe(batch.len() as f64);
+    let messages: Vec<NewMessage> = batch.iter().map(|job| job.message.clone()).collect();
+    match transact(context, &messages).await {
+        Ok(outcomes) => {
+            for (job, outcome) in batch.drain(..).zip(outcomes) {
+                answer(context, job, outcome);
             }
-            Err(error) if batch.len() > 1 => {
-                context.metrics.batches_split.inc();
-                debug!(batch.messages = batch.len(), %error, "a batch was rolled back; its messages are tried singly");
-            }
-            Err(error) => {
-                if let Some(job) = batch.pop() {
-                    fail(context, job, error);
-                }
-                return;
+        }
+        Err(error) if batch.len() > 1 => {
+            context.metrics.batches_split.inc();
+            debug!(batch.messages = batch.len(), %error, "a batch was rolled back; its messages are tried singly");
+            commit_singly(context, batch).await;
+        }
+        Err(error) => {
+            if let Some(job) = batch.pop() {
+                fail(context, job, error);
             }
         }
     }
+}
+
+async fn commit_singly(context: &Context, batch: &mut Vec<Job>) {
     // A conversation whose row somebody holds costs the batch one wait, not one a message.
     let mut held = HashSet::new();
     for job in batch.drain(..) {
         if job.lane.is_closed() {
-            let refusal = Refusal::unavailable("a message before this one failed; send both again, in order");
-            answer(context, job, Err(refusal));
+            answer(context, job, Err(lane::refusal()));
         } else if held.contains(&job.message.conversation) {
             fail(context, job, Refusal::unavailable("the conversation is locked; try again").into());
         } else {
@@ -154,11 +168,12 @@ async fn transact(context: &Context, messages: &[NewMessage]) -> Result<Vec<batc
     let ids: Arc<[MessageId]> = ids.map_err(|error| Refusal::unavailable(error.to_string()))?.into();
     let messages: Arc<[NewMessage]> = messages.into();
     let started = std::time::Instant::now();
-    // Several are split after a failure, which is better than to try them together again.
-    let tries = if messages.len() == 1 { TRIES } else { 1 };
+    // Several are split after a failure, which is better than to try them together again. A row that somebody holds
+    // is waited for once: the sender tries again, and the other conversations of this writer go on.
+    let again = if messages.len() == 1 { is_deadlock } else { |_: &sqlx::Error| false };
     let outcomes = context
         .db
-        .transact_up_to(tries, "create messages", |tx| {
+        .transact_again_if(again, "create messages", |tx| {
             let (messages, ids) = (Arc::clone(&messages), Arc::clone(&ids));
             Box::pin(async move { batch::write(tx, &messages, &ids).await })
         })
