@@ -8,7 +8,7 @@ use crate::harness::{Core, run, run_on};
 const SECOND_INSERT: &str = "INSERT INTO message_producer_outbox";
 
 /// A session that keeps every insert of a sequenced event waiting, by a gap lock at the end of the log's index.
-async fn hold_the_log(core: &Core, conversation: i64) -> MySqlConnection {
+pub async fn hold_the_log(core: &Core, conversation: i64) -> MySqlConnection {
     let mut holder = core.db.acquire().await.unwrap().detach();
     run_on(&mut holder, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await;
     run_on(&mut holder, "START TRANSACTION").await;

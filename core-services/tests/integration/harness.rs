@@ -3,11 +3,14 @@
 use std::{
     env, fs,
     net::TcpListener,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
-use proto::rpc::v1::{CreateMessageRequest, CreateMessageResponse, message_service_client::MessageServiceClient};
+use proto::{
+    Keys,
+    rpc::v1::{CreateMessageRequest, CreateMessageResponse, message_service_client::MessageServiceClient},
+};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool, Row as _, mysql::MySqlPoolOptions};
 use tokio::time::{Instant, sleep};
@@ -23,16 +26,24 @@ pub struct Core {
     process: Child,
     pub database: String,
     pub db: MySqlPool,
-    rest: String,
-    grpc: Channel,
+    pub rest: String,
+    admin: String,
+    pub grpc: Channel,
+    /// The keys of its Redis.
+    pub keys: Keys,
     folder: std::path::PathBuf,
 }
 
 /// A registered user.
 #[derive(Clone)]
 pub struct User {
-    token: String,
+    /// 0 for a service.
+    pub id: i64,
+    pub token: String,
 }
+
+/// Of the service client that every core of these tests has.
+pub const SERVICE: (&str, &str) = ("gateway", "a secret of the tests");
 
 struct Engines {
     mysql: String,
@@ -55,6 +66,18 @@ fn free_port() -> u16 {
 impl Core {
     /// Makes a database, starts a process on it, and waits until it is ready.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// [`Core::start`] with some keys of the configuration set: section, two underscores, key.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let mut core = Self::launch(settings).await;
+        core.until_ready(|status, _| status == 200).await;
+        core
+    }
+
+    /// Starts a process with a database of its own, and waits for nothing.
+    pub async fn launch(settings: &[(&str, &str)]) -> Self {
         let engines = engines();
         let name = uuid::Uuid::now_v7().simple().to_string();
         let database = format!("chat_test_{name}");
@@ -70,31 +93,58 @@ impl Core {
         fs::create_dir_all(&folder).unwrap();
         let (listen, admin_port) = (free_port(), free_port());
         let rest = format!("http://127.0.0.1:{listen}");
+        let (secret_file, prefix) = (folder.join("gateway.secret"), format!("test:{name}:"));
+        fs::write(&secret_file, SERVICE.1).unwrap();
+        let clients = json!([{ "client_id": SERVICE.0, "secret_file": secret_file,
+            "scopes": ["messages:send_as", "connections:write", "conversations:read_any"] }]);
+        let settings = settings.iter().map(|(key, value)| (format!("SWITCHBOARD__{key}"), *value));
         let process = Command::new(env!("CARGO_BIN_EXE_core-services"))
             .env("SWITCHBOARD__SERVER__LISTEN", format!("127.0.0.1:{listen}"))
             .env("SWITCHBOARD__ADMIN__LISTEN", format!("127.0.0.1:{admin_port}"))
             .env("SWITCHBOARD__MYSQL__URL", &url)
             .env("SWITCHBOARD__REDIS__URL", &engines.redis)
-            .env("SWITCHBOARD__REDIS__KEY_PREFIX", format!("test:{name}:"))
+            .env("SWITCHBOARD__REDIS__KEY_PREFIX", &prefix)
             .env("SWITCHBOARD__KAFKA__BROKERS", &engines.kafka)
             .env("SWITCHBOARD__AUTH__ISSUER", &rest)
             .env("SWITCHBOARD__AUTH__KEY_DIR", &folder)
+            .env("SWITCHBOARD__AUTH__SERVICE_CLIENTS", clients.to_string())
             .env("SWITCHBOARD__LOG__FILTER", "warn")
+            .envs(settings)
             .stderr(Stdio::from(fs::File::create(folder.join("core.log")).unwrap()))
             .spawn()
             .expect("core-services starts");
         let grpc = Channel::from_shared(rest.clone()).unwrap().connect_lazy();
-        let mut core = Self { process, database, db, rest, grpc, folder };
-        let ready = format!("http://127.0.0.1:{admin_port}/readyz");
-        let deadline = Instant::now() + DEADLINE;
-        while chassis::http::get_json::<Value>(&ready).await.is_err() {
-            if let Some(status) = core.process.try_wait().unwrap() {
-                panic!("core-services ended with {status}: {}", core.log());
+        let admin = format!("http://127.0.0.1:{admin_port}");
+        Self { process, database, db, rest, admin, grpc, keys: Keys::new(prefix), folder }
+    }
+
+    /// Waits until `/readyz` answers as wanted: status and JSON.
+    pub async fn until_ready(&mut self, wanted: impl Fn(u16, &Value) -> bool) {
+        let (url, deadline) = (format!("{}/readyz", self.admin), Instant::now() + DEADLINE);
+        loop {
+            let answer = request("GET", &url, &[], String::new()).await;
+            if answer.as_ref().is_some_and(|(status, body)| wanted(*status, body)) {
+                return;
             }
-            assert!(Instant::now() < deadline, "core-services is not ready: {}", core.log());
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("core-services ended with {status}: {}", self.log());
+            }
+            assert!(Instant::now() < deadline, "/readyz says {answer:?}: {}", self.log());
             sleep(POLL).await;
         }
-        core
+    }
+
+    /// SIGTERM, and how the process ended.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "core-services does not end: {}", self.log());
+            sleep(POLL).await;
+        }
     }
 
     pub fn log(&self) -> String {
@@ -109,8 +159,20 @@ impl Core {
 
     pub async fn register(&self, name: &str) -> User {
         let body = json!({ "email": format!("{name}@example.com"), "username": name, "password": "correct horse 1" });
-        let answer = self.post("/auth/register", None, &body).await;
-        User { token: answer["access_token"].as_str().unwrap().to_owned() }
+        user(&self.post("/auth/register", None, &body).await)
+    }
+
+    /// The service client, with all its scopes.
+    pub async fn service(&self) -> User {
+        let fields = [("grant_type", "client_credentials"), ("client_id", SERVICE.0), ("client_secret", SERVICE.1)];
+        let answer: Value =
+            chassis::http::post_form(&format!("{}/oauth2/token", self.rest), &fields).await.expect("a token");
+        User { id: 0, token: answer["access_token"].as_str().unwrap().to_owned() }
+    }
+
+    /// A connection to the Redis of the stack.
+    pub async fn redis(&self) -> redis::aio::MultiplexedConnection {
+        redis::Client::open(engines().redis).unwrap().get_multiplexed_async_connection().await.unwrap()
     }
 
     /// A channel of its own for `owner`.
@@ -119,19 +181,20 @@ impl Core {
         id(&self.post("/api/v1/conversations", Some(owner), &body).await["id"])
     }
 
+    /// Any REST call: status and JSON (null when there is none).
+    pub async fn call(&self, method: &str, path: &str, user: Option<&User>, body: Value) -> (u16, Value) {
+        let bearer = user.map(|user| format!("Bearer {}", user.token));
+        let mut headers = vec![("content-type", "application/json")];
+        headers.extend(bearer.iter().map(|bearer| ("authorization", bearer.as_str())));
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        request(method, &format!("{}{path}", self.rest), &headers, body).await.expect("core answers")
+    }
+
+    /// A POST that succeeds.
     pub async fn post(&self, path: &str, user: Option<&User>, body: &Value) -> Value {
-        let mut request =
-            http::Request::post(format!("{}{path}", self.rest)).header("content-type", "application/json");
-        if let Some(user) = user {
-            request = request.header("authorization", format!("Bearer {}", user.token));
-        }
-        let request = request.body(axum::body::Body::from(body.to_string())).unwrap();
-        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-        let answer = client.request(request).await.unwrap();
-        let status = answer.status();
-        let body = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 1 << 20).await.unwrap();
-        assert!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).unwrap()
+        let (status, answer) = self.call("POST", path, user, body.clone()).await;
+        assert!((200..300).contains(&status), "{path}: {status}: {answer}");
+        answer
     }
 
     pub fn messages(&self) -> MessageServiceClient<Channel> {
@@ -206,8 +269,38 @@ impl Core {
         }
     }
 
-    /// Ends the process and drops the database. Left undone when a test fails, to be looked at.
+    /// What foreign keys would see to where partitions allow none.
+    pub async fn assert_no_orphans(&self) {
+        for orphan in [
+            "messages m LEFT JOIN conversations c ON c.id = m.conversation_id WHERE c.id IS NULL",
+            "messages m LEFT JOIN users u ON u.id = m.sender_id WHERE u.id IS NULL",
+            "messages m LEFT JOIN messages r ON r.conversation_id = m.conversation_id AND r.id = m.thread_root_id
+                WHERE m.thread_root_id IS NOT NULL AND r.id IS NULL",
+            "messages m LEFT JOIN conversation_members i ON i.conversation_id = m.conversation_id
+                AND i.user_id = m.sender_id AND m.seq BETWEEN i.joined_seq AND COALESCE(i.left_seq, m.seq)
+                WHERE i.user_id IS NULL",
+            "conversation_members i LEFT JOIN conversations c ON c.id = i.conversation_id
+                WHERE c.id IS NULL OR i.joined_seq > c.last_seq OR i.left_seq > c.last_seq",
+            "conversation_members i LEFT JOIN users u ON u.id = i.user_id
+                WHERE u.id IS NULL OR i.joined_user_seq > u.user_seq OR i.left_user_seq > u.user_seq",
+            "message_acks a LEFT JOIN conversations c ON c.id = a.conversation_id WHERE c.id IS NULL",
+            "message_acks a LEFT JOIN users u ON u.id = a.user_id WHERE u.id IS NULL",
+            "message_producer_outbox o LEFT JOIN conversations c ON c.id = o.conversation_id
+                WHERE o.aggregatetype = 'message' AND (c.id IS NULL OR o.seq IS NULL OR o.aggregateid <> c.id)",
+            "message_producer_outbox o LEFT JOIN users u ON u.id = o.subject_id
+                WHERE o.aggregatetype = 'user' AND (u.id IS NULL OR o.aggregateid <> u.id)",
+        ] {
+            let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {orphan}")))
+                .fetch_one(&self.db)
+                .await
+                .unwrap();
+            assert_eq!(count, 0, "{orphan}");
+        }
+    }
+
+    /// Looks for orphans, ends the process and drops the database. Left undone when a test fails, to be looked at.
     pub async fn finish(mut self) {
+        self.assert_no_orphans().await;
         self.kill();
         let database = self.database.clone();
         run(&self.db, &format!("DROP DATABASE {database}")).await;
@@ -233,8 +326,32 @@ impl User {
     }
 }
 
+/// A call over HTTP/1.1; nothing when nobody answers.
+pub async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: String) -> Option<(u16, Value)> {
+    let request = headers
+        .iter()
+        .fold(http::Request::builder().method(method).uri(url), |request, (name, value)| request.header(*name, *value))
+        .body(axum::body::Body::from(body))
+        .unwrap();
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+    let answer = client.request(request).await.ok()?;
+    let status = answer.status().as_u16();
+    let body = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 1 << 20).await.ok()?;
+    Some((status, serde_json::from_slice(&body).unwrap_or_default()))
+}
+
+/// Who registered or logged in.
+pub fn user(answer: &Value) -> User {
+    User { id: id(&answer["user"]["id"]), token: answer["access_token"].as_str().unwrap().to_owned() }
+}
+
+/// The stable code of a failed call.
+pub fn code(status: &Status) -> &str {
+    status.metadata().get("code").map_or("", |code| code.to_str().unwrap())
+}
+
 /// An id as it stands in JSON.
-fn id(value: &Value) -> i64 {
+pub fn id(value: &Value) -> i64 {
     value.as_str().expect("an id is a decimal text").parse().expect("an id is a decimal text")
 }
 

@@ -4,6 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
+mod accounts;
 mod atomicity;
+mod connections;
+mod conversations;
 mod harness;
+mod lifecycle;
+mod reads;
+mod refusals;
 mod sequence;
+mod stream;
