@@ -14,6 +14,7 @@ mod request;
 mod serve;
 mod subscriptions;
 
+pub use lane::Run;
 pub use machine::{Input, Machine, Output, Settings};
 pub use outgoing::{Class, Event, Outgoing, Pushed, Waiter};
 pub use serve::{Services, Users, serve};

@@ -6,7 +6,14 @@
 //! deadline is refused as unavailable. If core committed it unseen all the same, its `client_message_id` makes the
 //! client's retry a duplicate.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use proto::{
     Code,
@@ -16,11 +23,37 @@ use tokio::time::Instant;
 
 use crate::refusal::Refusal;
 
+/// What was put on the way since a lane's last failure. Whoever on the way fails one of a run breaks it, and lets none
+/// through that comes behind: the lane hears of the failure later, and may have put others on the way meanwhile.
+#[derive(Clone, Debug, Default)]
+pub struct Run(Arc<AtomicBool>);
+
+impl Run {
+    pub fn break_off(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn submission(&self, core: usize, item: &Item) -> Submission {
+        Submission { core, run: self.clone(), no: item.no, request: item.request.clone() }
+    }
+}
+
+impl PartialEq for Run {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// A SEND to be put on the way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Submission {
     /// Which core, counted from the conversation's own.
     pub core: usize,
+    pub run: Run,
     pub no: u64,
     pub request: CreateMessageRequest,
 }
@@ -75,13 +108,14 @@ pub struct Lane {
     items: VecDeque<Item>,
     state: State,
     core: usize,
+    run: Run,
     tries: u32,
     retry: Retry,
 }
 
 impl Lane {
     pub fn new(retry: Retry) -> Self {
-        Self { items: VecDeque::new(), state: State::Flowing, core: 0, tries: 0, retry }
+        Self { items: VecDeque::new(), state: State::Flowing, core: 0, run: Run::default(), tries: 0, retry }
     }
 
     /// Nothing is awaited: the lane can be forgotten.
@@ -95,7 +129,7 @@ impl Lane {
         let mut step = Step::default();
         if self.state == State::Flowing {
             item.in_flight = true;
-            step.submit.push(Submission { core: self.core, no, request: item.request.clone() });
+            step.submit.push(self.run.submission(self.core, &item));
         }
         self.items.push_back(item);
         step
@@ -133,6 +167,7 @@ impl Lane {
             let delay = self.retry.base.saturating_mul(1 << self.tries.min(10)).min(self.retry.max).max(retry_after);
             self.tries += 1;
             self.core += 1;
+            self.run = Run::default();
             self.state = if self.items.is_empty() { State::Flowing } else { State::BackingOff { until: now + delay } };
         }
         step
@@ -167,7 +202,7 @@ impl Lane {
             self.state = State::Flowing;
             for item in &mut self.items {
                 item.in_flight = true;
-                step.submit.push(Submission { core: self.core, no: item.no, request: item.request.clone() });
+                step.submit.push(self.run.submission(self.core, item));
             }
         }
         step
@@ -216,7 +251,9 @@ mod tests {
         assert_eq!(lane.answered(3, unavailable(), now), Step::default());
         let retry_at = lane.deadline().unwrap();
         assert_eq!(retry_at - now, RETRY.base);
-        assert_eq!(numbers(&lane.tick(retry_at)), [(1, 2), (1, 3), (1, 4)]);
+        let again = lane.tick(retry_at);
+        assert_eq!(numbers(&again), [(1, 2), (1, 3), (1, 4)]);
+        assert!(again.submit.iter().all(|submission| submission.run == again.submit[0].run));
         for no in 2..=4 {
             assert_eq!(lane.answered(no, created(), retry_at).settled.len(), 1);
         }

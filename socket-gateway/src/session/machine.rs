@@ -242,6 +242,10 @@ impl Machine {
         !self.outputs.is_empty()
     }
 
+    pub fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
     /// False while so much is in flight that the client is not read, and when nothing more is taken.
     pub fn wants_input(&self) -> bool {
         match self.phase {

@@ -23,7 +23,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use self::link::{Link, Wake};
-use super::{Class, Event, Input, Machine, Outgoing, Output, Pushed, Settings, machine::Verified, outgoing::Taken};
+use super::{
+    Class, Event, Input, Machine, Outgoing, Output, Pushed, Settings, lane::Submission, machine::Verified,
+    outgoing::Taken,
+};
 use crate::{
     config::Config,
     disconnect::Disconnect,
@@ -175,6 +178,8 @@ impl Session {
                 break;
             }
             if self.undecoded && self.machine.wants_input() {
+                // A message may be of many small frames: the neighbours have a turn between them.
+                tokio::task::yield_now().await;
                 continue;
             }
             let deadline = self.machine.deadline().unwrap_or_else(|| Instant::now() + NEVER);
@@ -271,7 +276,12 @@ impl Session {
                 services.metrics.frame_out(&frame);
                 // A queue that has overflowed takes nothing: the ERROR goes past it.
                 if self.outgoing.push(Class::Control, frame.clone()) == Pushed::Closed {
-                    self.link.push(frame);
+                    if self.machine.has_ended() {
+                        self.link.push(frame);
+                    } else {
+                        // Now, or a message of many frames would be answered past the bound.
+                        self.machine.handle(Input::Overflowed, Instant::now());
+                    }
                 }
             }
             Output::Verify { token } => {
@@ -303,8 +313,8 @@ impl Session {
             }
             Output::Submit { conversation, submission } => {
                 let outgoing = Arc::clone(&self.outgoing);
-                let (core, no, request) = (submission.core, submission.no, submission.request);
-                services.sends.submit(core, Outbound { conversation, no, request, outgoing });
+                let Submission { core, run, no, request } = submission;
+                services.sends.submit(core, Outbound { conversation, run, no, request, outgoing });
             }
             Output::Typing { no, conversation } => {
                 let (core, outgoing, user) = (services.core.clone(), Arc::clone(&self.outgoing), self.machine.user());

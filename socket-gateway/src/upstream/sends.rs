@@ -29,13 +29,15 @@ use crate::{
     hub::spread,
     metrics::Metrics,
     refusal::Refusal,
-    session::{Event, Outgoing},
+    session::{Event, Outgoing, Run},
 };
 
 /// A SEND on its way.
 #[derive(Debug)]
 pub struct Outbound {
     pub conversation: i64,
+    /// Broken where one before it in its lane has failed: it must not overtake that one's retry.
+    pub run: Run,
     /// The session's number of it.
     pub no: u64,
     pub request: CreateMessageRequest,
@@ -45,6 +47,9 @@ pub struct Outbound {
 
 impl Outbound {
     fn settle(&self, result: Result<CreateMessageResponse, Refusal>) {
+        if result.as_ref().is_err_and(|refusal| refusal.code.is_retryable()) {
+            self.run.break_off();
+        }
         self.outgoing.notify(Event::Sent { conversation: self.conversation, no: self.no, result });
     }
 
@@ -101,6 +106,9 @@ impl Sends {
     /// Puts a SEND on its way; `core` counts from the conversation's own. A full queue is a failure like any other.
     pub fn submit(&self, core: usize, outbound: Outbound) {
         let index = (spread(outbound.conversation, self.queues.len()) + core) % self.queues.len();
+        if outbound.run.is_broken() {
+            return outbound.fail();
+        }
         if let Err(refused) = self.queues[index].try_send(outbound) {
             refused.into_inner().fail();
         }
@@ -187,6 +195,11 @@ impl Stream {
                     Err(status) => break status.to_string(),
                 },
                 Some(mut outbound) = self.queue.recv(), if waiting.len() < self.in_flight => {
+                    // One before it failed in an earlier life of the stream, or in this one: sent now, it would overtake.
+                    if outbound.run.is_broken() {
+                        outbound.fail();
+                        continue;
+                    }
                     next_no += 1;
                     let mut request = std::mem::take(&mut outbound.request);
                     request.request_no = next_no;
@@ -211,5 +224,34 @@ fn outcome(answer: CreateMessageResult) -> Result<CreateMessageResponse, Refusal
         Some(create_message_result::Result::Created(created)) => Ok(created),
         Some(create_message_result::Result::Failure(failure)) => Err(failure.into()),
         None => Err(Refusal::unavailable("core's answer says nothing")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn what_is_behind_a_failed_send_is_failed_too_until_the_lane_sends_all_again() {
+        let (sender, mut queue) = mpsc::channel(1);
+        let sends = Sends { queues: [sender].into() };
+        let outgoing = Arc::new(Outgoing::new(1 << 10, 1));
+        let mut submit = |run: &Run, no| {
+            let (request, outgoing) = (CreateMessageRequest::default(), Arc::clone(&outgoing));
+            sends.submit(0, Outbound { conversation: 7, run: run.clone(), no, request, outgoing });
+        };
+        let (run, other) = (Run::default(), Run::default());
+        submit(&run, 1);
+        submit(&run, 2);
+        assert!(run.is_broken(), "there was no room for the second");
+        assert_eq!(queue.try_recv().unwrap().no, 1);
+        submit(&run, 3);
+        submit(&other, 4);
+        assert_eq!(queue.try_recv().unwrap().no, 4);
+        let taken = outgoing.take(&mut Context::from_waker(Waker::noop()), &mut Default::default(), usize::MAX);
+        let failed = |event: &Event| matches!(event, Event::Sent { no: 2 | 3, result: Err(_), .. });
+        assert!(taken.events.len() == 2 && taken.events.iter().all(failed), "{:?}", taken.events);
     }
 }
