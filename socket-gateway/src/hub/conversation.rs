@@ -227,6 +227,8 @@ impl Conversation {
     /// A sequenced event of the stream.
     pub fn arrived(&mut self, event: Arc<Event>, stamp: Stamp) {
         let Some(position) = self.position else {
+            // What there is no room for is read from the log, once it is known from where.
+            self.wanted = self.wanted.max(event.seq);
             self.pending.insert(event, stamp);
             return;
         };
@@ -297,7 +299,6 @@ impl Conversation {
             return self.fill();
         }
         self.drop_phantoms(page.head, read.wanted);
-        let mut applied = false;
         for event in &page.events {
             let Some(position) = self.position else { return };
             if event.seq <= position {
@@ -307,10 +308,9 @@ impl Conversation {
                 self.skip_to(event.seq - 1);
             }
             self.apply(event, None);
-            applied = true;
         }
         let end = if read.up_to == 0 { page.head } else { page.head.min(read.up_to) };
-        if !applied && self.position.is_some_and(|position| position < end) {
+        if page.events.is_empty() && self.position == Some(read.after) && read.after < end {
             // The log has nothing there any more.
             self.skip_to(end);
         }
@@ -338,8 +338,9 @@ impl Conversation {
             (None, _) => {
                 self.position = Some(head);
                 self.epoch = epoch;
-                self.wanted = head;
+                self.wanted = self.wanted.max(head);
                 self.replay_pending();
+                self.fill();
             }
             (Some(_), _) if epoch > self.epoch => self.reset(head, epoch),
             (Some(now), Some(then)) if epoch == self.epoch && head < then.min(now) => self.reset(head, epoch),
@@ -466,7 +467,8 @@ impl Conversation {
         }
     }
 
-    fn note_idle(&mut self, now: Instant) {
+    /// Looks whether anybody is subscribed; to be called now and then, for the last one may leave by an event.
+    pub fn note_idle(&mut self, now: Instant) {
         let idle = self.waiting.is_empty() && self.followers.is_empty() && self.groups.is_empty();
         self.idle_since = if idle { self.idle_since.or(Some(now)) } else { None };
     }

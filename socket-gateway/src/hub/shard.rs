@@ -75,6 +75,8 @@ pub struct Shard {
     /// Conversations and users that this round of comparison has still to look at.
     round: Vec<Key>,
     ticks: usize,
+    /// Parts of the round that are not answered yet: while there is one, no other begins.
+    comparing: usize,
 }
 
 impl Shard {
@@ -89,6 +91,7 @@ impl Shard {
             answers: FuturesUnordered::new(),
             round: Vec::new(),
             ticks: 0,
+            comparing: 0,
         }
     }
 
@@ -226,6 +229,9 @@ impl Shard {
                 self.run_conversation(id);
             }
             Answer::Heads { asked, doubt, result } => {
+                if !doubt {
+                    self.comparing -= 1;
+                }
                 let Ok((heads, epoch)) = result else {
                     // A doubt stays one until it was looked at; the periodic round comes again by itself.
                     if doubt {
@@ -243,13 +249,13 @@ impl Shard {
             }
             Answer::UserAnnounced { user: id, result } => {
                 if let Some(user) = self.users.get_mut(&id) {
-                    user.announced(result);
+                    user.announced(result, now);
                 }
                 self.run_user(id);
             }
             Answer::UserRead { user: id, tries, result } => {
                 if let Some(user) = self.users.get_mut(&id) {
-                    user.was_read(result, tries);
+                    user.was_read(result, tries, now);
                 }
                 self.run_user(id);
             }
@@ -263,6 +269,7 @@ impl Shard {
         let over = |since: Option<Instant>| since.is_some_and(|since| now.duration_since(since) >= linger);
         let mut released: Vec<Key> = Vec::new();
         self.conversations.retain(|id, conversation| {
+            conversation.note_idle(now);
             let keep = !over(conversation.idle_since());
             if !keep {
                 released.push(Key::Conversation(*id));
@@ -287,6 +294,10 @@ impl Shard {
                 Answer::Nothing
             }));
         }
+        // While Redis or core is away one part waits for them, and not one more each tick.
+        if self.comparing > 0 {
+            return;
+        }
         if self.ticks == 0 {
             self.round = self.served();
         }
@@ -302,9 +313,21 @@ impl Shard {
         conversations.map(Key::Conversation).chain(users.map(Key::User)).collect()
     }
 
+    fn serves(&self, key: Key) -> bool {
+        match key {
+            Key::Conversation(id) => self.conversations.contains_key(&id),
+            Key::User(id) => self.users.contains_key(&id),
+        }
+    }
+
     /// Announces again, and compares heads and users' states with core's.
     fn compare(&mut self, keys: Vec<Key>, doubt: bool) {
+        // A round takes a while: what was released since must not be announced for ever.
+        let keys: Vec<Key> = keys.into_iter().filter(|key| self.serves(*key)).collect();
         for keys in keys.chunks(COMPARE_BATCH) {
+            if !doubt {
+                self.comparing += 1;
+            }
             let mut asked = Vec::new();
             for key in keys {
                 match *key {
@@ -327,11 +350,9 @@ impl Shard {
                 if !doubt {
                     interest.announce_again(keys).await;
                 }
-                if asked.is_empty() {
-                    return Answer::Nothing;
-                }
-                let ids = asked.iter().map(|(id, _)| *id).collect();
-                Answer::Heads { asked, doubt, result: core.read_heads(ids).await }
+                let ids: Vec<i64> = asked.iter().map(|(id, _)| *id).collect();
+                let result = if ids.is_empty() { Ok((HashMap::new(), 0)) } else { core.read_heads(ids).await };
+                Answer::Heads { asked, doubt, result }
             }));
         }
     }

@@ -109,14 +109,14 @@ impl User {
         self.announced
     }
 
-    pub fn announced(&mut self, result: Result<(), Refusal>) {
+    pub fn announced(&mut self, result: Result<(), Refusal>, now: Instant) {
         match result {
             Ok(()) => {
                 self.announced = true;
                 self.read();
             }
             Err(refusal) => {
-                self.refuse(&refusal);
+                self.refuse(&refusal, now);
                 self.effects.push(Effect::Announce);
             }
         }
@@ -130,7 +130,7 @@ impl User {
         }
     }
 
-    pub fn was_read(&mut self, result: Result<Arc<UserState>, Refusal>, tries: u32) {
+    pub fn was_read(&mut self, result: Result<Arc<UserState>, Refusal>, tries: u32, now: Instant) {
         self.reading = false;
         let state = match result {
             Ok(state) => state,
@@ -139,7 +139,7 @@ impl User {
                 self.effects.push(Effect::Read { tries: tries + 1 });
                 return;
             }
-            Err(refusal) => return self.refuse(&refusal),
+            Err(refusal) => return self.refuse(&refusal, now),
         };
         // A lower user_seq is a restore: the state is still what is true now.
         self.known = state.user_seq;
@@ -167,9 +167,27 @@ impl User {
         }
     }
 
-    fn refuse(&mut self, refusal: &Refusal) {
+    /// Nobody follows any more: who was refused asks again.
+    fn refuse(&mut self, refusal: &Refusal, now: Instant) {
+        self.idle_since = self.idle_since.or(Some(now));
         for (key, watcher) in self.watchers.drain() {
             watcher.outgoing.notify(Event::UserRefused { subscription: key.subscription, refusal: refusal.clone() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_user_whose_followers_were_refused_is_let_go() {
+        let mut user = User::new();
+        let outgoing = Arc::new(Outgoing::new(1 << 10, 1));
+        user.watch(SubscriptionKey { session: 1, subscription: 1 }, outgoing);
+        assert_eq!(user.idle_since(), None);
+        let now = Instant::now();
+        user.announced(Err(Refusal::unavailable("Redis is away")), now);
+        assert_eq!(user.idle_since(), Some(now));
     }
 }

@@ -60,7 +60,8 @@ pub struct Plan {
     pub conversation: i64,
     pub start: Start,
     pub user_seq: i64,
-    pub joined_user_seq: Option<i64>,
+    /// The membership that it comes of; none where only a resume names the conversation.
+    pub membership: Option<Membership>,
 }
 
 /// The conversations of one subscription to `/user/queue/events`.
@@ -124,8 +125,8 @@ impl UserQueue {
         self.retry_at = None;
         let mut plans: Vec<Plan> = std::mem::take(&mut self.failed);
         plans.extend(starts.into_iter().map(|(conversation, start)| {
-            let joined_user_seq = state.membership(conversation).map(|m| m.joined_user_seq);
-            Plan { conversation, start, user_seq, joined_user_seq }
+            let membership = state.membership(conversation).copied();
+            Plan { conversation, start, user_seq, membership }
         }));
         self.pending.extend(plans.iter().map(|plan| (plan.conversation, *plan)));
         plans.extend(self.next_join());
@@ -146,12 +147,13 @@ impl UserQueue {
         None
     }
 
-    /// Nothing more comes of a conversation; unless the user has joined it again since.
+    /// Nothing more comes of a conversation; unless the user has joined it since, at a seq above `at_seq`: the state may
+    /// have told so already.
     pub fn ended(&mut self, conversation: i64, at_seq: i64) -> Option<Plan> {
-        self.pending.remove(&conversation);
+        let tried = self.pending.remove(&conversation).and_then(|plan| plan.membership);
         self.attached.remove(&conversation);
-        let again = self.state.as_ref().and_then(|state| state.membership(conversation));
-        if let Some(membership) = again.filter(|membership| membership.joined_seq > at_seq) {
+        let now = self.state.as_ref().and_then(|state| state.membership(conversation));
+        if let Some(membership) = now.filter(|now| now.joined_seq > at_seq && tried != Some(**now)) {
             self.joins.push_back(*membership);
         }
         self.joined(conversation)
@@ -168,14 +170,15 @@ impl UserQueue {
         if self.joining.is_some() {
             return None;
         }
-        let Membership { conversation, joined_seq, joined_user_seq } = self.joins.pop_front()?;
+        let membership = self.joins.pop_front()?;
+        let Membership { conversation, joined_seq, joined_user_seq } = membership;
         self.joining = Some(conversation);
         let user_seq = match (self.joins.is_empty(), &self.state) {
             (true, Some(state)) => state.user_seq,
             _ => joined_user_seq,
         };
         let start = Start::Join { seq: joined_seq };
-        let plan = Plan { conversation, start, user_seq, joined_user_seq: Some(joined_user_seq) };
+        let plan = Plan { conversation, start, user_seq, membership: Some(membership) };
         self.pending.insert(conversation, plan);
         Some(plan)
     }
@@ -236,6 +239,22 @@ mod tests {
         assert_eq!((plan.conversation, plan.start), (7, Start::Join { seq: 20 }));
         queue.attached(7);
         assert_eq!(queue.ended(7, 25), None);
+    }
+
+    #[test]
+    fn a_join_that_was_told_before_the_end_of_an_older_attempt_is_attached() {
+        let mut resumed = Resumed::default();
+        let conversations = [(ConversationId(7), Position { seq: 12, epoch: None })].into();
+        assert!(resumed.add(Resume { conversations, user_seq: Some(2) }, 10));
+        let mut queue = UserQueue::default();
+        assert_eq!(queue.state_changed(state(2, &[]), &resumed).len(), 1);
+        assert_eq!(queue.state_changed(state(3, &[member(7, 20, 3)]), &resumed), []);
+        // The attaching read had been made before the join.
+        let plan = queue.ended(7, 0).unwrap();
+        assert_eq!((plan.conversation, plan.start), (7, Start::Join { seq: 20 }));
+        // The same membership is not tried over and over.
+        assert_eq!(queue.ended(7, 0), None);
+        assert!(queue.is_settled());
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use proto::{Code, event::Tier};
 use super::{Attached, Conversation, Effect, LogRead, Member, Page, Reader, group::resumed_frame};
 use crate::{
     hub::{
-        Attach, Start, SubscriptionKey,
+        Attach, Scope, Start, SubscriptionKey,
         event::{Event, Kind, Visible},
     },
     refusal::Refusal,
@@ -60,6 +60,10 @@ impl Conversation {
         let Attached { head, visible, member, .. } = attached;
         let top = self.position.map_or(head, |position| position.max(head));
         if !member && attach.start == Start::Head {
+            if attach.scope == Scope::UserQueue {
+                // Left since the user's memberships were read.
+                return self.end_at_once(&attach, head, true);
+            }
             let message = format!("you are no member of conversation {}", self.id);
             return super::refuse(&attach, &Refusal::new(Code::NotAMember, message));
         }
@@ -100,10 +104,15 @@ impl Conversation {
 
     /// For somebody who may see nothing of it at all.
     pub(super) fn end_unseen(&self, attach: &Attach) {
-        let resumed = self.resumed(self.position.unwrap_or(0), false, true, Tier::Live, Vec::new(), attach.user_seq);
+        self.end_at_once(attach, 0, false);
+    }
+
+    /// RESUMED is all that is said: no membership that began at `at_seq` or before lasts.
+    fn end_at_once(&self, attach: &Attach, at_seq: i64, recovered: bool) {
+        let after = self.position.unwrap_or(0).max(at_seq);
+        let resumed = self.resumed(after, recovered, true, Tier::Live, Vec::new(), attach.user_seq);
         attach.outgoing.push(Class::Control, resumed_frame(&attach.head, &resumed, self.epoch));
-        // No later membership is told by what was read before this.
-        attach.outgoing.notify(ended(attach, i64::MAX, false));
+        attach.outgoing.notify(ended(attach, at_seq, false));
     }
 
     pub(super) fn follower_read(&mut self, key: SubscriptionKey, read: LogRead, result: Result<Page, Refusal>) {
@@ -210,7 +219,8 @@ impl Conversation {
         let user_seq = follower.attach.user_seq;
         let resumed = self.resumed(follower.cursor, true, true, Tier::Live, Vec::new(), user_seq);
         follower.attach.outgoing.push(Class::Control, resumed_frame(&follower.attach.head, &resumed, self.epoch));
-        follower.attach.outgoing.notify(ended(&follower.attach, follower.cursor, false));
+        // A membership that the attaching read did not show began behind its head.
+        follower.attach.outgoing.notify(ended(&follower.attach, follower.head, false));
         Next::Gone
     }
 

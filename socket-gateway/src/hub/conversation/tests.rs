@@ -253,6 +253,37 @@ async fn a_gap_that_the_log_no_longer_holds_is_said_and_delivery_goes_on() {
 }
 
 #[tokio::test]
+async fn a_page_that_live_events_have_overtaken_is_no_loss() {
+    let (mut world, mut reader) = World::at(10);
+    world.conversation.head_was_read(20, 1, Some(10), true);
+    let read = world.read();
+    world.arrive(11..=13);
+    world.answer(read, 20, [11, 12]);
+    assert_eq!(reader.seqs(), [11, 12, 13]);
+    let read = world.read();
+    assert_eq!((read.after, read.up_to), (13, 0));
+    world.arrive([14]);
+    world.answer(read, 20, []);
+    assert_eq!(reader.seqs(), [14]);
+    let read = world.read();
+    world.answer(read, 20, 15..=20);
+    assert_eq!(reader.seqs(), [15, 16, 17, 18, 19, 20]);
+}
+
+#[tokio::test]
+async fn what_there_was_no_room_for_before_the_first_read_is_read_from_the_log() {
+    let mut world = World::new();
+    world.arrive(11..60);
+    let mut reader = world.subscribe(1, Start::Head, Ok(member(10)));
+    let last = reader.resumed().after_seq;
+    assert!(10 < last && last < 59);
+    let read = world.read();
+    assert_eq!(read.after, last);
+    world.answer(read, 59, last + 1..60);
+    assert_eq!(reader.seqs(), (last + 1..60).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_read_that_fails_is_tried_again() {
     let (mut world, mut reader) = World::at(10);
     world.arrive([12]);
@@ -460,6 +491,25 @@ async fn on_the_users_queue_nothing_is_refused_that_may_not_be_seen() {
     let resumed = reader.resumed();
     assert_eq!((resumed.recovered, resumed.ended), (false, true));
     assert!(world.conversation.idle_since().is_some());
+}
+
+#[tokio::test]
+async fn who_left_before_the_users_queue_was_attached_is_told_so_and_not_refused() {
+    let mut world = World::new();
+    let left = Attached { head: 12, epoch: 1, visible: Visible::new([(1, 12)]), member: false };
+    let mut reader = world.subscribe_as(1, 5, Scope::UserQueue, Start::Head, Ok(left));
+    let events = reader.take();
+    assert!(matches!(events[..], [session::Event::Ended { at_seq: 12, removed: false, .. }]), "{events:?}");
+    let resumed = reader.resumed();
+    assert_eq!((resumed.after_seq, resumed.recovered, resumed.ended), (12, true, true));
+}
+
+#[tokio::test]
+async fn a_conversation_whose_last_member_was_removed_becomes_idle() {
+    let (mut world, _reader) = World::at(10);
+    world.conversation.arrived(event_of(11, 1, "USER_LEFT", 5), Stamp::default());
+    world.conversation.note_idle(world.now);
+    assert_eq!(world.conversation.idle_since(), Some(world.now));
 }
 
 #[tokio::test]

@@ -215,7 +215,9 @@ impl Machine {
     fn go_on_with_queue(&mut self, no: u32, plans: impl IntoIterator<Item = Plan>) {
         let Some(index) = self.subscriptions.iter().position(|subscription| subscription.no == no) else { return };
         let head = Arc::clone(&self.subscriptions[index].head);
-        for Plan { conversation, start, user_seq, joined_user_seq } in plans {
+        for Plan { conversation, start, user_seq, membership } in plans {
+            // CONVERSATION_CREATED is the join of initial members only.
+            let joined_user_seq = membership.filter(|m| m.joined_seq == 1).map(|m| m.joined_user_seq);
             self.outputs.push(Output::Attach {
                 subscription: no,
                 conversation,
