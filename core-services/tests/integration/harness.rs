@@ -25,6 +25,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Core {
     process: Child,
     pub database: String,
+    /// Of its database.
+    pub mysql: String,
     pub db: MySqlPool,
     pub rest: String,
     admin: String,
@@ -45,13 +47,14 @@ pub struct User {
 /// Of the service client that every core of these tests has.
 pub const SERVICE: (&str, &str) = ("gateway", "a secret of the tests");
 
-struct Engines {
-    mysql: String,
-    redis: String,
-    kafka: String,
+/// The stack's engines, as endpoints.json has them.
+pub struct Engines {
+    pub mysql: String,
+    pub redis: String,
+    pub kafka: String,
 }
 
-fn engines() -> Engines {
+pub fn engines() -> Engines {
     let path = env::var("SWITCHBOARD_ENDPOINTS")
         .expect("SWITCHBOARD_ENDPOINTS is not set: run these tests by `cargo xtask test`");
     let endpoints: Value = serde_json::from_slice(&fs::read(&path).expect("endpoints.json")).expect("endpoints.json");
@@ -115,7 +118,7 @@ impl Core {
             .expect("core-services starts");
         let grpc = Channel::from_shared(rest.clone()).unwrap().connect_lazy();
         let admin = format!("http://127.0.0.1:{admin_port}");
-        Self { process, database, db, rest, admin, grpc, keys: Keys::new(prefix), folder }
+        Self { process, database, mysql: url, db, rest, admin, grpc, keys: Keys::new(prefix), folder }
     }
 
     /// Waits until `/readyz` answers as wanted: status and JSON.
@@ -299,8 +302,13 @@ impl Core {
     }
 
     /// Looks for orphans, ends the process and drops the database. Left undone when a test fails, to be looked at.
-    pub async fn finish(mut self) {
+    pub async fn finish(self) {
         self.assert_no_orphans().await;
+        self.discard().await;
+    }
+
+    /// Ends the process and drops the database, whatever is in it.
+    pub async fn discard(mut self) {
         self.kill();
         let database = self.database.clone();
         run(&self.db, &format!("DROP DATABASE {database}")).await;

@@ -5,8 +5,12 @@ use std::{process::Command, time::Instant};
 use proto::rpc::v1::{CreateMessageRequest, create_message_result::Result::Created};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 
-use crate::harness::Core;
+use crate::{
+    harness::{Core, code, engines},
+    proxy::Proxy,
+};
 
 /// An address where nothing listens.
 const NOWHERE: &str = "127.0.0.1:9";
@@ -27,6 +31,58 @@ async fn without_redis_and_kafka_core_says_so_and_messages_are_written_all_the_s
     core.send(&alice, channel, "m-1", "hello").await.unwrap();
     core.assert_whole(channel).await;
     core.finish().await;
+}
+
+#[tokio::test]
+async fn core_waits_for_mysql_at_start_and_goes_on_when_it_comes_back() {
+    let mysql = engines().mysql;
+    let (credentials, rest) = mysql.split_once('@').unwrap();
+    let (address, _) = rest.split_once('/').unwrap();
+    let mut proxy = Proxy::new(address).await;
+    // The database that a core makes for itself, by way of the proxy.
+    let database = Core::launch(&[]).await;
+    let url = format!("{credentials}@{}/{}", proxy.address, database.database);
+    let mut core = Core::launch(&[("MYSQL__URL", &url)]).await;
+    let away = |status: u16, answer: &serde_json::Value| {
+        let missing = answer["missing"].as_array().unwrap().iter();
+        status == 503 && missing.clone().any(|one| one["dependency"] == "mysql" && one["reason"] != "not reached yet")
+    };
+    core.until_ready(away).await;
+    proxy.mend().await;
+    core.until_ready(|status, _| status == 200).await;
+    let alice = core.register("alice").await;
+    let channel = core.channel(&alice).await;
+    core.send(&alice, channel, "m-1", "hello").await.unwrap();
+
+    proxy.cut().await;
+    let refused = core.send(&alice, channel, "m-2", "hello").await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused)), (Code::Unavailable, "unavailable"));
+    core.until_ready(away).await;
+    proxy.mend().await;
+    core.until_ready(|status, _| status == 200).await;
+    core.send(&alice, channel, "m-2", "hello").await.unwrap();
+    database.assert_whole(channel).await;
+    core.discard().await;
+    database.finish().await;
+}
+
+#[tokio::test]
+async fn cores_that_start_at_once_on_one_database_have_node_ids_of_their_own() {
+    let mut first = Core::launch(&[]).await;
+    let url = first.mysql.clone();
+    let mut second = Core::launch(&[("MYSQL__URL", &url)]).await;
+    for core in [&mut first, &mut second] {
+        core.until_ready(|status, _| status == 200).await;
+    }
+    let leases: Vec<(u16, i64)> = sqlx::query_as("SELECT node_id, until_ms FROM node_leases ORDER BY node_id")
+        .fetch_all(&first.db)
+        .await
+        .unwrap();
+    let now_ms = chassis::now_us() / 1000;
+    assert_eq!(leases.iter().map(|(node, _)| *node).collect::<Vec<_>>(), [0, 1]);
+    assert!(leases.iter().all(|(_, until_ms)| (now_ms..now_ms + 30_000).contains(until_ms)), "{leases:?}");
+    second.discard().await;
+    first.finish().await;
 }
 
 #[tokio::test]

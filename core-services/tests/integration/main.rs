@@ -10,6 +10,7 @@ mod connections;
 mod conversations;
 mod harness;
 mod lifecycle;
+mod proxy;
 mod reads;
 mod refusals;
 mod sequence;
