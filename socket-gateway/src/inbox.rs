@@ -5,7 +5,10 @@
 //! ends the incarnation.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -56,8 +59,8 @@ pub struct Reader {
     /// Entries of one read.
     pub count: usize,
     pub trim_interval: Duration,
-    /// The last entry that was handed on.
-    pub read_up_to: Arc<Mutex<StreamId>>,
+    /// How many entries were read so far.
+    pub read: Arc<AtomicU64>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -77,13 +80,14 @@ impl Reader {
             if let Some((id, _)) = entries.last() {
                 last = *id;
             }
+            // Counted as soon as they are here: they may be trimmed from now on.
+            self.read.fetch_add(entries.len() as u64, Ordering::Release);
             self.metrics.stream_entries.inc_by(entries.len() as u64);
             let arrivals: Vec<Arrival> =
                 entries.into_iter().filter_map(|(id, fields)| self.arrival(id, fields, read_us)).collect();
             if !arrivals.is_empty() {
                 self.inbox.arrived(arrivals).await;
             }
-            *self.read_up_to.lock().unwrap_or_else(PoisonError::into_inner) = last;
             if Instant::now() >= trim_at && last > trimmed {
                 if let Err(failure) = self.trim(last).await {
                     return failure;

@@ -124,6 +124,7 @@ impl ConnectionsTask {
         loop {
             let live = self.lives.borrow_and_update().as_ref().map(|live| live.gateway.clone());
             self.take_incarnation(live.as_ref());
+            let is_live = live.is_some();
             let call = live.filter(|_| Instant::now() >= not_before).and_then(|gateway| self.next_call(&gateway));
             if let Some((gateway, call)) = call {
                 match make(&self.endpoints, &gateway, call.clone()).await {
@@ -145,7 +146,9 @@ impl ConnectionsTask {
                 }
                 continue;
             }
-            let wake = if self.is_idle() { ping_at } else { ping_at.min(not_before.max(Instant::now())) };
+            // Without an incarnation nothing can be done until there is one.
+            let waits = is_live && !self.is_idle();
+            let wake = if waits { ping_at.min(not_before.max(Instant::now())) } else { ping_at };
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = self.lives.changed() => if changed.is_err() { return },

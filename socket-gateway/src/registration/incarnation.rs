@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,7 @@ use tracing::{error, info, warn};
 use super::Live;
 use crate::{
     config::Config,
-    inbox::{Inbox, Reader, StreamId},
+    inbox::{Inbox, Reader},
     metrics::Metrics,
 };
 
@@ -114,7 +117,8 @@ impl Incarnations {
         self.client.get_multiplexed_async_connection_with_config(&config).await.context("connecting to Redis")
     }
 
-    /// A new incarnation: stream, lease, set of gateways, in this order. What is left of the one before is removed.
+    /// A new incarnation: stream, lease, set of gateways, in this order. Of the one before only the stream is removed: its
+    /// lease runs out, and then the workers' sweepers forget those of its connections that are not registered again.
     async fn take(&mut self, before: Option<&GatewayRef>) -> anyhow::Result<Live> {
         let mut redis = self.connect(self.config.redis.response_timeout).await?;
         check_eviction(&mut redis).await;
@@ -127,9 +131,7 @@ impl Incarnations {
         pipe.cmd("SET").arg(self.keys.lease(&gateway)).arg(1).arg("PX").arg(self.lease_ms()).ignore();
         pipe.sadd(self.keys.gateways(), gateway.to_string()).ignore();
         if let Some(before) = before {
-            // Its connections are registered again under the new one; its lease runs out by itself.
             pipe.del(self.keys.stream(before)).ignore();
-            pipe.del(self.keys.gateway_connections(before)).ignore();
         }
         pipe.exec_async(&mut redis).await.context("creating the stream and the lease")?;
         while self.doubts.try_recv().is_ok() {}
@@ -146,14 +148,14 @@ impl Incarnations {
             Ok(connection) => connection,
             Err(failure) => return format!("{failure:#}"),
         };
-        let read_up_to = Arc::new(Mutex::new(StreamId::default()));
+        let read = Arc::new(AtomicU64::new(0));
         let reader = Reader {
             redis: reading,
             stream: self.keys.stream(&live.gateway),
             inbox: self.inbox.clone(),
             count: self.config.registration.read_count,
             trim_interval: self.config.registration.trim_interval,
-            read_up_to: Arc::clone(&read_up_to),
+            read: Arc::clone(&read),
             metrics: Arc::clone(&self.metrics),
         };
         self.live.send_replace(Some(live.clone()));
@@ -170,8 +172,7 @@ impl Incarnations {
                 Some(why) = self.doubts.recv() => return why,
                 _ = renewals.tick() => match self.renew(&mut redis, &live.gateway).await {
                     Ok(renewal) => {
-                        let read = *read_up_to.lock().unwrap_or_else(PoisonError::into_inner);
-                        if let Some(why) = renewal.doubt(&mut replication_id, read) {
+                        if let Some(why) = renewal.doubt(&mut replication_id, read.load(Ordering::Acquire)) {
                             return why;
                         }
                     }
@@ -188,27 +189,27 @@ impl Incarnations {
         pipe.cmd("INFO").arg("replication");
         let (lease, stream, replication): (Option<String>, HashMap<String, Value>, String) =
             pipe.query_async(redis).await?;
-        let deleted = stream.get("max-deleted-entry-id").and_then(|id| match id {
-            Value::BulkString(bytes) => StreamId::parse(bytes),
-            Value::SimpleString(text) => StreamId::parse(text.as_bytes()),
+        let number = |field: &str| match stream.get(field) {
+            Some(Value::Int(number)) => u64::try_from(*number).ok(),
             _ => None,
-        });
+        };
+        // Redis before 7.0 does not count what was added.
+        let removed = number("entries-added").zip(number("length")).map(|(added, left)| added.saturating_sub(left));
         let id = replication.lines().find_map(|line| line.strip_prefix("master_replid:"));
         Ok(Renewal {
             lease_held: lease.is_some(),
-            deleted: deleted.unwrap_or_default(),
+            removed: removed.unwrap_or(0),
             replication_id: id.unwrap_or_default().trim().to_owned(),
         })
     }
 
-    /// Nothing is routed here any more, and nobody has to wait for the lease to run out.
+    /// Nothing is routed here any more, and nobody has to wait for the lease to run out. The sweepers remove the rest,
+    /// also the connections that core could not be told of.
     async fn retire(&self, live: Live) {
         let Live { gateway, mut redis } = live;
         let mut pipe = pipe();
         pipe.del(self.keys.lease(&gateway)).ignore();
         pipe.del(self.keys.stream(&gateway)).ignore();
-        pipe.del(self.keys.gateway_connections(&gateway)).ignore();
-        pipe.srem(self.keys.gateways(), gateway.to_string()).ignore();
         if let Err(failure) = pipe.exec_async(&mut redis).await {
             warn!(%failure, "the gateway could not be taken out of Redis; its lease will run out");
         }
@@ -219,18 +220,19 @@ impl Incarnations {
 #[derive(Debug)]
 struct Renewal {
     lease_held: bool,
-    /// The highest entry that was ever taken out of the stream.
-    deleted: StreamId,
+    /// How many entries were taken out of the stream, by this gateway or by a worker that found it too long.
+    removed: u64,
     replication_id: String,
 }
 
 impl Renewal {
-    /// Why this incarnation can't be relied on; `replication_id` is the one seen first.
-    fn doubt(self, replication_id: &mut Option<String>, read_up_to: StreamId) -> Option<String> {
+    /// Why this incarnation can't be relied on; `replication_id` is the one seen first, `read` how many entries were read.
+    fn doubt(self, replication_id: &mut Option<String>, read: u64) -> Option<String> {
         if !self.lease_held {
             return Some("the lease ran out".to_owned());
         }
-        if self.deleted > read_up_to {
+        // They go from the start, and they are read from the start.
+        if self.removed > read {
             return Some("entries were trimmed from the stream before they were read".to_owned());
         }
         let first = replication_id.get_or_insert_with(|| self.replication_id.clone());
@@ -255,18 +257,17 @@ async fn check_eviction(redis: &mut MultiplexedConnection) {
 mod tests {
     use super::*;
 
-    fn renewal(lease_held: bool, deleted: &str, id: &str) -> Renewal {
-        Renewal { lease_held, deleted: StreamId::parse(deleted.as_bytes()).unwrap(), replication_id: id.to_owned() }
+    fn renewal(lease_held: bool, removed: u64, id: &str) -> Renewal {
+        Renewal { lease_held, removed, replication_id: id.to_owned() }
     }
 
     #[test]
     fn every_doubt_ends_the_incarnation() {
-        let read = StreamId::parse(b"10-0").unwrap();
         let mut first = None;
-        assert_eq!(renewal(true, "10-0", "a").doubt(&mut first, read), None);
-        assert_eq!(renewal(true, "9-5", "a").doubt(&mut first, read), None);
-        assert!(renewal(false, "0-0", "a").doubt(&mut first, read).unwrap().contains("lease"));
-        assert!(renewal(true, "10-1", "a").doubt(&mut first, read).unwrap().contains("trimmed"));
-        assert!(renewal(true, "0-0", "b").doubt(&mut first, read).unwrap().contains("replication"));
+        assert_eq!(renewal(true, 10, "a").doubt(&mut first, 10), None);
+        assert_eq!(renewal(true, 9, "a").doubt(&mut first, 10), None);
+        assert!(renewal(false, 0, "a").doubt(&mut first, 10).unwrap().contains("lease"));
+        assert!(renewal(true, 11, "a").doubt(&mut first, 10).unwrap().contains("trimmed"));
+        assert!(renewal(true, 0, "b").doubt(&mut first, 10).unwrap().contains("replication"));
     }
 }

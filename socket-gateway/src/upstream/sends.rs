@@ -238,7 +238,7 @@ mod tests {
         let (sender, mut queue) = mpsc::channel(1);
         let sends = Sends { queues: [sender].into() };
         let outgoing = Arc::new(Outgoing::new(1 << 10, 1));
-        let mut submit = |run: &Run, no| {
+        let submit = |run: &Run, no| {
             let (request, outgoing) = (CreateMessageRequest::default(), Arc::clone(&outgoing));
             sends.submit(0, Outbound { conversation: 7, run: run.clone(), no, request, outgoing });
         };
