@@ -6,7 +6,11 @@
 mod sends;
 mod subscribe;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::extract::ws::Utf8Bytes;
 use chassis::jwt::TokenError;
@@ -184,6 +188,9 @@ pub struct Machine {
     drain_at: Option<Instant>,
     subscriptions: Vec<Subscription>,
     next_subscription: u32,
+    /// Ids of subscriptions that were refused or have ended: their UNSUBSCRIBE may be on its way. The latest ones, as many
+    /// as there may be subscriptions.
+    over: VecDeque<String>,
     /// Receipts of UNSUBSCRIBEs, with the answers that are still to come.
     detaching: HashMap<u32, (usize, Option<String>)>,
     resumed: Resumed,
@@ -217,6 +224,7 @@ impl Machine {
             drain_at: None,
             subscriptions: Vec::new(),
             next_subscription: 0,
+            over: VecDeque::new(),
             detaching: HashMap::new(),
             resumed: Resumed::default(),
             lanes: HashMap::new(),

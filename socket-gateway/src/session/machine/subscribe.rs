@@ -36,10 +36,12 @@ impl Machine {
         let topic = match self.check_subscribe(&destination) {
             Ok(topic) => topic,
             Err(refusal) => {
+                self.is_over(&id);
                 let about = About { receipt, subscription: Some(id), conversation: None };
                 return self.refuse(&refusal, about);
             }
         };
+        self.over.retain(|over| *over != id);
         self.next_subscription += 1;
         let no = self.next_subscription;
         let head: Arc<str> = frames::message_head(self.version, has_id.then_some(id.as_str()), &destination).into();
@@ -88,9 +90,16 @@ impl Machine {
 
     pub(super) fn unsubscribe(&mut self, id: &str, receipt: Option<String>) {
         let Some(index) = self.subscriptions.iter().position(|subscription| subscription.id == id) else {
+            if let Some(index) = self.over.iter().position(|over| over == id) {
+                self.over.remove(index);
+                return self.receipt(receipt);
+            }
             return self.end(Disconnect::protocol(format!("there is no subscription {id:?}")).receipt(receipt));
         };
-        let subscription = self.remove(index);
+        let mut subscription = self.remove(index);
+        // It was taken; that it is attached does not matter any more.
+        let subscribed = subscription.receipt.take();
+        self.receipt(subscribed);
         let conversations = Self::conversations(&subscription);
         if subscription.queue.is_some() {
             self.outputs.push(Output::UnwatchUser { subscription: subscription.no });
@@ -109,6 +118,13 @@ impl Machine {
             (None, Topic::Conversation(id)) => vec![id],
             (None, _) => Vec::new(),
         }
+    }
+
+    fn is_over(&mut self, id: &str) {
+        if self.over.len() >= self.settings.subscriptions {
+            self.over.pop_front();
+        }
+        self.over.push_back(id.to_owned());
     }
 
     fn remove(&mut self, index: usize) -> Subscription {
@@ -173,6 +189,7 @@ impl Machine {
             return self.go_on_with_queue(no, next);
         }
         let Subscription { id, receipt, .. } = self.remove(index);
+        self.is_over(&id);
         let conversation = (conversation != 0).then_some(conversation);
         self.refuse(refusal, About { receipt, subscription: Some(id), conversation });
     }
@@ -184,6 +201,7 @@ impl Machine {
             return self.go_on_with_queue(no, next);
         }
         let Subscription { id, receipt, .. } = self.remove(index);
+        self.is_over(&id);
         self.receipt(receipt);
         // A former member who resumed was told so by RESUMED; a member who was removed is told here.
         if removed {

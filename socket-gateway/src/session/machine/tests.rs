@@ -405,6 +405,29 @@ async fn unsubscribe_is_receipted_when_nothing_more_comes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unsubscribe_that_crosses_the_end_of_its_subscription_is_no_breach() {
+    let mut session = Driven::listening();
+    let outputs = session.frame("SUBSCRIBE\nid:a\ndestination:/topic/conversations/7\n\n\0");
+    let Output::Attach { subscription, .. } = outputs[0] else { panic!("{outputs:?}") };
+    session.event(Event::Ended { subscription, conversation: 7, at_seq: 9, removed: true });
+    session.frame("SUBSCRIBE\nid:b\ndestination:/topic/nothing\n\n\0");
+    for id in ["a", "b"] {
+        let outputs = session.frame(&format!("UNSUBSCRIBE\nid:{id}\nreceipt:u\n\n\0"));
+        assert_eq!(header(one_written(&outputs), "receipt-id"), Some("u"));
+    }
+    let again = session.frame("UNSUBSCRIBE\nid:a\n\n\0");
+    assert_eq!(ended(&again), (Some("protocol_error"), 4400));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscribe_that_is_taken_back_before_it_is_attached_gets_its_receipt() {
+    let mut session = Driven::listening();
+    session.frame("SUBSCRIBE\nid:a\ndestination:/topic/conversations/7\nreceipt:s\n\n\0");
+    let outputs = session.frame("UNSUBSCRIBE\nid:a\nreceipt:u\n\n\0");
+    assert_eq!(header(one_written(&outputs), "receipt-id"), Some("s"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_users_queue_is_receipted_when_every_conversation_is_attached() {
     let mut session = Driven::listening();
     session.frame("SEND\ndestination:/app/resume\n\n{\"conversations\":{\"7\":{\"seq\":3}}}\0");
