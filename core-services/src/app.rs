@@ -62,7 +62,7 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let hops = HopRing::new(config.hops.capacity);
     let dependency = |name| process.readiness.dependency(name);
     let (mysql, redis, kafka) = (dependency("mysql"), dependency("redis"), dependency("kafka"));
-    let node_id = dependency("node id");
+    let node_id = dependency("node_id");
     process.serve_admin(config.admin.listen, metrics_registry, hops.router()).await?;
 
     let clients = Clients::load(&config.auth.service_clients).context("auth.service_clients")?;
