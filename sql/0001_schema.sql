@@ -11,7 +11,10 @@ INSERT INTO cluster_state (id, epoch) VALUES (1, 1);
 CREATE TABLE node_leases (
     node_id    SMALLINT UNSIGNED NOT NULL PRIMARY KEY,
     holder     CHAR(36) NOT NULL,
-    expires_at DATETIME(6) NOT NULL
+    expires_at DATETIME(6) NOT NULL,
+    -- The last millisecond (Unix) that the holder may stamp ids with, by its own clock. The next holder stamps above
+    -- it only, so ids stay unique however far the clocks of cores differ.
+    until_ms   BIGINT NOT NULL DEFAULT 0
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
 CREATE TABLE debezium_heartbeat (
@@ -119,7 +122,8 @@ CREATE TABLE messages (
     kind              VARCHAR(16) NOT NULL,
     body              MEDIUMTEXT NOT NULL,
     thread_root_id    BIGINT NULL,
-    client_message_id VARCHAR(128) NOT NULL,
+    -- utf8mb4_bin pads with spaces when it compares ("a" and "a " were one key); this one compares byte for byte.
+    client_message_id VARCHAR(128) COLLATE utf8mb4_0900_bin NOT NULL,
     -- SHA-256 of what the client asked for: a retry with another content is a conflict.
     request_hash      BINARY(32) NOT NULL,
     epoch             BIGINT NOT NULL,
