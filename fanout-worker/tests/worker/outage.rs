@@ -127,3 +127,44 @@ async fn typing_that_waited_too_long_is_dropped() {
     worker.stop().await;
     bed.remove().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_was_paused_when_it_went_is_read_when_it_comes_back() {
+    const CONVERSATIONS: i64 = 16;
+    let bed = Bed::new().await;
+    let gateway = Gateway::start(&bed, "gateway").await;
+    for conversation in 1..=CONVERSATIONS {
+        gateway.serve_conversation(conversation).await;
+    }
+    let (proxy, settings) = behind_proxy(&bed).await;
+    let worker = Worker::start(settings);
+    worker.is_ready().await;
+    proxy.set(Mode::Cut);
+    for seq in 1..=50 {
+        for conversation in 1..=CONVERSATIONS {
+            bed.message(conversation, seq).await;
+        }
+    }
+    let paused = || async {
+        let partitions: serde_json::Value =
+            chassis::http::get_json(&format!("{}/partitions", worker.admin)).await.ok()?;
+        Some(partitions["items"].as_array()?.iter().filter(|item| item["paused"] == true).count())
+    };
+    eventually("all partitions of messages are paused", || async { (paused().await? == 4).then_some(()) }).await;
+
+    // Redis is there for the other, which takes some of them.
+    let other = Worker::start(bed.settings());
+    eventually("some partitions are gone", || async { (paused().await? < 4).then_some(()) }).await;
+    other.is_ready().await;
+    other.stop().await;
+    proxy.set(Mode::Open);
+    for conversation in 1..=CONVERSATIONS {
+        bed.message(conversation, 51).await;
+    }
+    for conversation in 1..=CONVERSATIONS {
+        gateway.has_all(conversation, 51).await;
+    }
+    worker.stop().await;
+    assert_eq!(bed.committed("messages").await, CONVERSATIONS * 51);
+    bed.remove().await;
+}
