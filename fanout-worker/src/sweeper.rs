@@ -12,6 +12,11 @@ use tracing::{debug, info, warn};
 
 use crate::{config, metrics::Metrics, redis_link::RedisLink};
 
+/// Removes a field of a hash if it still has that value: the gateway's next incarnation may just have registered the
+/// connection again.
+const REMOVE_UNCHANGED: &str =
+    "if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end return 0";
+
 #[derive(Clone, Debug)]
 pub struct Sweeper {
     config: config::Sweeper,
@@ -109,12 +114,14 @@ impl Sweeper {
             pipeline.cmd("HGET").arg(self.keys.user_connections(*user)).arg(connection);
         }
         let values: Vec<Option<String>> = self.all(pipeline).await?;
-        let of_gateway: Vec<(&Dead, Registered)> =
-            dead.iter().zip(values).filter_map(|(dead, value)| Some((dead, registered(gateway, &value?)?))).collect();
-
+        let mut of_gateway: Vec<(&Dead, Registered)> = Vec::new();
         let mut pipeline = Pipeline::new();
-        for (Dead { user, connection }, _) in &of_gateway {
-            pipeline.cmd("HDEL").arg(self.keys.user_connections(*user)).arg(connection);
+        for (dead, value) in dead.iter().zip(values) {
+            let Some(value) = value else { continue };
+            let Some(registered) = registered(gateway, &value) else { continue };
+            let key = self.keys.user_connections(dead.user);
+            pipeline.cmd("EVAL").arg(REMOVE_UNCHANGED).arg(1).arg(key).arg(&dead.connection).arg(value);
+            of_gateway.push((dead, registered));
         }
         let _: Vec<u64> = self.all(pipeline).await?;
         self.forget_offline(&of_gateway).await
