@@ -39,33 +39,9 @@ impl Event {
         at: DateTime<Utc>,
         data: D,
     ) -> Self {
-        let envelope = Envelope {
-            event_type: event_type.as_str().to_owned(),
-            event_id: Uuid::now_v7().to_string(),
-            epoch,
-            conversation_id: Some(conversation),
-            seq: Some(seq),
-            user_id: None,
-            user_seq: None,
-            actor_id: Some(actor),
-            at,
-            data,
-        };
-        Self {
-            payload: to_json(&envelope),
-            id: envelope.event_id,
-            aggregate_type: aggregate::MESSAGE,
-            aggregate_id: conversation.0,
-            event_type,
-            conversation_id: Some(conversation.0),
-            seq: Some(seq),
-            epoch,
-            actor_id: Some(actor.0),
-            subject_id: None,
-            user_seq: None,
-            traceparent: None,
-            at,
-        }
+        let envelope = envelope(event_type, epoch, actor, at, data);
+        let envelope = Envelope { conversation_id: Some(conversation), seq: Some(seq), ..envelope };
+        Self::new(event_type, aggregate::MESSAGE, conversation.0, envelope)
     }
 
     /// An event of a person; `user_seq` when it changes their memberships.
@@ -78,32 +54,33 @@ impl Event {
         at: DateTime<Utc>,
         data: D,
     ) -> Self {
-        let envelope = Envelope {
-            event_type: event_type.as_str().to_owned(),
-            event_id: Uuid::now_v7().to_string(),
-            epoch,
-            conversation_id: None,
-            seq: None,
-            user_id: Some(user),
-            user_seq,
-            actor_id: Some(actor),
-            at,
-            data,
-        };
+        let envelope = envelope(event_type, epoch, actor, at, data);
+        let envelope = Envelope { user_id: Some(user), user_seq, ..envelope };
+        Self::new(event_type, aggregate::USER, user.0, envelope)
+    }
+
+    /// The row's columns say what the envelope says.
+    fn new<D: Serialize>(
+        event_type: EventType,
+        aggregate_type: &'static str,
+        aggregate_id: i64,
+        envelope: Envelope<D>,
+    ) -> Self {
+        let payload = serde_json::to_string(&envelope).expect("an envelope has text keys only, so it serialises");
         Self {
-            payload: to_json(&envelope),
             id: envelope.event_id,
-            aggregate_type: aggregate::USER,
-            aggregate_id: user.0,
+            aggregate_type,
+            aggregate_id,
             event_type,
-            conversation_id: None,
-            seq: None,
-            epoch,
-            actor_id: Some(actor.0),
-            subject_id: Some(user.0),
-            user_seq,
+            payload,
+            conversation_id: envelope.conversation_id.map(|id| id.0),
+            seq: envelope.seq,
+            epoch: envelope.epoch,
+            actor_id: envelope.actor_id.map(|id| id.0),
+            subject_id: envelope.user_id.map(|id| id.0),
+            user_seq: envelope.user_seq,
             traceparent: None,
-            at,
+            at: envelope.at,
         }
     }
 
@@ -121,8 +98,20 @@ impl Event {
     }
 }
 
-fn to_json<D: Serialize>(envelope: &Envelope<D>) -> String {
-    serde_json::to_string(envelope).expect("an envelope has text keys only, so it serialises")
+/// An envelope with a fresh id, of nobody and no conversation yet.
+pub fn envelope<D>(event_type: EventType, epoch: i64, actor: UserId, at: DateTime<Utc>, data: D) -> Envelope<D> {
+    Envelope {
+        event_type: event_type.as_str().to_owned(),
+        event_id: Uuid::now_v7().to_string(),
+        epoch,
+        conversation_id: None,
+        seq: None,
+        user_id: None,
+        user_seq: None,
+        actor_id: Some(actor),
+        at,
+        data,
+    }
 }
 
 /// Inserts events in one statement.

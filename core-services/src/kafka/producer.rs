@@ -16,9 +16,8 @@ use rdkafka::{
 use serde::Serialize;
 use serde_json::json;
 use tracing::debug;
-use uuid::Uuid;
 
-use crate::{config, connection::Connection, metrics::Metrics};
+use crate::{config, connection::Connection, metrics::Metrics, outbox::envelope};
 
 /// Clients show somebody as typing for this long.
 const TYPING_EXPIRES_MS: u64 = 6000;
@@ -55,7 +54,8 @@ impl Producer {
     /// Somebody types in a conversation.
     pub fn typing(&self, conversation: ConversationId, user: UserId, epoch: i64) {
         let data = TypingData { user_id: user, expires_in_ms: TYPING_EXPIRES_MS };
-        let envelope = envelope(EventType::Typing, epoch, Some(conversation), user, data);
+        let envelope = envelope(EventType::Typing, epoch, user, crate::now(), data);
+        let envelope = Envelope { conversation_id: Some(conversation), ..envelope };
         self.send(EPHEMERAL_EVENTS, conversation.0, &envelope);
     }
 
@@ -68,8 +68,8 @@ impl Producer {
             "device_id": connection.device_id,
             "workspace_id": connection.workspace_id,
         });
-        let mut envelope = envelope(event_type, epoch, None, connection.user_id, data);
-        envelope.user_id = Some(connection.user_id);
+        let envelope = envelope(event_type, epoch, connection.user_id, crate::now(), data);
+        let envelope = Envelope { user_id: Some(connection.user_id), ..envelope };
         self.send(CONNECTION_EVENTS, connection.user_id.0, &envelope);
     }
 
@@ -96,26 +96,5 @@ impl Producer {
             self.metrics.ephemeral_dropped.inc();
             debug!(kafka.topic = topic, %error, "an unsequenced event was dropped");
         }
-    }
-}
-
-fn envelope<D>(
-    event_type: EventType,
-    epoch: i64,
-    conversation_id: Option<ConversationId>,
-    actor: UserId,
-    data: D,
-) -> Envelope<D> {
-    Envelope {
-        event_type: event_type.as_str().to_owned(),
-        event_id: Uuid::now_v7().to_string(),
-        epoch,
-        conversation_id,
-        seq: None,
-        user_id: None,
-        user_seq: None,
-        actor_id: Some(actor),
-        at: crate::now(),
-        data,
     }
 }
