@@ -12,7 +12,10 @@ use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{Backoff, Dependency, http};
+use crate::{
+    Dependency, http,
+    renewal::{first_answer, keep_fresh},
+};
 
 /// Clocks of issuer and verifier may differ by this much, in seconds.
 const LEEWAY_S: u64 = 5;
@@ -124,24 +127,11 @@ impl KeySource {
 
     /// Fetches the keys until `draining`: at once, every five minutes, and with back-off while it fails.
     pub async fn run(self: Arc<Self>, draining: CancellationToken, dependency: Dependency) {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-        loop {
-            let wait = match self.fetch().await {
-                Ok(()) => {
-                    dependency.up();
-                    backoff.reset();
-                    REFRESH
-                }
-                Err(error) => {
-                    dependency.down(&error);
-                    backoff.next_delay()
-                }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = draining.cancelled() => return,
-            }
-        }
+        keep_fresh(draining, dependency, || {
+            let this = Arc::clone(&self);
+            async move { this.fetch().await.map(|()| REFRESH) }
+        })
+        .await;
     }
 
     /// Verifies; a token of an unknown key is tried once more with fresh keys.
@@ -165,17 +155,9 @@ impl KeySource {
     }
 
     async fn fetch(&self) -> Result<(), String> {
-        let mut failures = Vec::new();
-        for base in &self.base_urls {
-            match http::get_json::<JwkSet>(&format!("{base}/.well-known/jwks.json")).await {
-                Ok(keys) => {
-                    self.verifier.set_keys(&keys);
-                    return Ok(());
-                }
-                Err(error) => failures.push(error.to_string()),
-            }
-        }
-        Err(failures.join("; "))
+        let ask = |url: String| async move { http::get_json::<JwkSet>(&url).await };
+        self.verifier.set_keys(&first_answer(&self.base_urls, "/.well-known/jwks.json", ask).await?);
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ pub mod http;
 pub mod jwt;
 pub mod lifecycle;
 pub mod readiness;
+mod renewal;
 mod run;
 pub mod secret;
 pub mod service_token;

@@ -8,7 +8,10 @@ use std::{
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backoff, Dependency, Secret, http};
+use crate::{
+    Dependency, Secret, http,
+    renewal::{first_answer, keep_fresh},
+};
 
 /// The token that is valid now. Share it in an `Arc`.
 #[derive(Debug)]
@@ -39,27 +42,16 @@ impl ServiceToken {
 
     /// Gets a token, and a new one when two thirds of its life are over, until `draining`.
     pub async fn run(self: Arc<Self>, draining: CancellationToken, dependency: Dependency) {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-        loop {
-            let wait = match self.fetch().await {
-                Ok(answer) => {
-                    let bearer = format!("Bearer {}", answer.access_token).into();
-                    *self.bearer.write().unwrap_or_else(PoisonError::into_inner) = Some(bearer);
-                    dependency.up();
-                    backoff.reset();
-                    Duration::from_secs((answer.expires_in * 2 / 3).max(1))
-                }
-                Err(error) => {
-                    // The old token may still be good: it stays.
-                    dependency.down(&error);
-                    backoff.next_delay()
-                }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = draining.cancelled() => return,
+        keep_fresh(draining, dependency, || {
+            let this = Arc::clone(&self);
+            async move {
+                let answer = this.fetch().await?;
+                let bearer = format!("Bearer {}", answer.access_token).into();
+                *this.bearer.write().unwrap_or_else(PoisonError::into_inner) = Some(bearer);
+                Ok(Duration::from_secs((answer.expires_in * 2 / 3).max(1)))
             }
-        }
+        })
+        .await;
     }
 
     async fn fetch(&self) -> Result<Answer, String> {
@@ -68,13 +60,8 @@ impl ServiceToken {
             ("client_id", &self.client_id),
             ("client_secret", self.secret.expose()),
         ];
-        let mut failures = Vec::new();
-        for base in &self.base_urls {
-            match http::post_form::<Answer>(&format!("{base}/oauth2/token"), &form).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => failures.push(error.to_string()),
-            }
-        }
-        Err(failures.join("; "))
+        let form = &form;
+        let ask = |url: String| async move { http::post_form::<Answer>(&url, form).await };
+        first_answer(&self.base_urls, "/oauth2/token", ask).await
     }
 }
