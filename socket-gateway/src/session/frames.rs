@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use axum::extract::ws::Utf8Bytes;
 use proto::rpc::v1::CreateMessageResponse;
 
 use crate::{
@@ -22,7 +21,7 @@ pub struct About {
     pub conversation: Option<i64>,
 }
 
-pub fn connected(version: Version, session: &str, user: i64, heart_beat: (u32, u32)) -> Utf8Bytes {
+pub fn connected(version: Version, session: &str, user: i64, heart_beat: (u32, u32)) -> String {
     Writer::new(Verb::Connected, version)
         .header("version", version.as_str())
         .header("session", session)
@@ -32,12 +31,12 @@ pub fn connected(version: Version, session: &str, user: i64, heart_beat: (u32, u
         .text("")
 }
 
-pub fn receipt(version: Version, id: &str) -> Utf8Bytes {
+pub fn receipt(version: Version, id: &str) -> String {
     Writer::new(Verb::Receipt, version).header("receipt-id", id).text("")
 }
 
 /// The RECEIPT of a committed SEND.
-pub fn message_receipt(version: Version, id: &str, created: &CreateMessageResponse) -> Utf8Bytes {
+pub fn message_receipt(version: Version, id: &str, created: &CreateMessageResponse) -> String {
     let (conversation, seq) = (created.conversation_id, created.seq);
     Writer::new(Verb::Receipt, version)
         .header("receipt-id", id)
@@ -51,7 +50,7 @@ pub fn message_receipt(version: Version, id: &str, created: &CreateMessageRespon
 
 /// A refusal, as a MESSAGE on the session's subscription to `/user/queue/errors`; `head` is that subscription's start
 /// of a MESSAGE.
-pub fn refusal(version: Version, head: &str, no: u64, refusal: &Refusal, about: &About) -> Utf8Bytes {
+pub fn refusal(version: Version, head: &str, no: u64, refusal: &Refusal, about: &About) -> String {
     let body = refusal.to_json();
     let headers = Writer::headers_only(version)
         .header("message-id", &format!("e-{no}"))
@@ -61,10 +60,10 @@ pub fn refusal(version: Version, head: &str, no: u64, refusal: &Refusal, about: 
         .header_if("subscription-id", about.subscription.as_deref())
         .header_if("conversation-id", about.conversation.map(|id| id.to_string()).as_deref())
         .text(&body);
-    [head, headers.as_str()].concat().into()
+    [head, headers.as_str()].concat()
 }
 
-pub fn error(version: Version, error: &ErrorFrame) -> Utf8Bytes {
+pub fn error(version: Version, error: &ErrorFrame) -> String {
     let ErrorFrame { code, message, receipt, version: versions } = error;
     let headline: Cow<'_, str> = message.lines().next().unwrap_or_default().into();
     Writer::new(Verb::Error, version)

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::ws::Utf8Bytes;
 use chassis::jwt::TokenError;
 use proto::Code;
 use tokio::time::Instant;
@@ -96,7 +95,7 @@ pub enum Input {
 /// What is to be done for a session, in this order.
 #[derive(Debug)]
 pub enum Output {
-    Write(Utf8Bytes),
+    Write(String),
     Verify {
         token: String,
     },
@@ -456,7 +455,7 @@ impl Machine {
         }
         if due(self.beat_out.map(|every| self.written_at + every)) {
             self.written_at = now;
-            self.outputs.push(Output::Write(crate::stomp::HEART_BEAT));
+            self.outputs.push(Output::Write(crate::stomp::HEART_BEAT.to_owned()));
         }
         self.tick_lanes(now);
         self.retry_queues(now);

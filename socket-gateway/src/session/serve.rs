@@ -275,9 +275,9 @@ impl Session {
             Output::Write(frame) => {
                 services.metrics.frame_out(&frame);
                 // A queue that has overflowed takes nothing: the ERROR goes past it.
-                if self.outgoing.push(Class::Control, frame.clone()) == Pushed::Closed {
+                if self.outgoing.push(Class::Control, frame.clone().into()) == Pushed::Closed {
                     if self.machine.has_ended() {
-                        self.link.push(frame);
+                        self.link.push(frame.into());
                     } else {
                         // Now, or a message of many frames would be answered past the bound.
                         self.machine.handle(Input::Overflowed, Instant::now());

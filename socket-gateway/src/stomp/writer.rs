@@ -1,11 +1,9 @@
 //! Frames that go out, as the text of one WebSocket message.
 
-use axum::extract::ws::Utf8Bytes;
-
 use super::{Verb, Version, escape::push_escaped};
 
 /// A heart-beat.
-pub const HEART_BEAT: Utf8Bytes = Utf8Bytes::from_static("\n");
+pub const HEART_BEAT: &str = "\n";
 
 /// Builds one frame: headers in the order they are given, then the body.
 #[derive(Debug)]
@@ -69,9 +67,9 @@ impl Writer {
     }
 
     /// The frame as text; `body` must be text too.
-    pub fn text(self, body: &str) -> Utf8Bytes {
+    pub fn text(self, body: &str) -> String {
         let frame = self.body(body.as_bytes());
-        String::from_utf8(frame).expect("headers and body are text").into()
+        String::from_utf8(frame).expect("headers and body are text")
     }
 
     /// What was written so far: the start of a frame, or headers.
