@@ -7,6 +7,7 @@
 
 mod conversation;
 mod event;
+mod head;
 mod pending;
 mod ring;
 mod shard;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 
 pub use conversation::{Attached, Limits, Page};
 pub use event::{Event, Visible};
+pub use head::Head;
 pub use shard::{Backend, Shard, Timing};
 pub use user::{Membership, UserState};
 
@@ -59,8 +61,7 @@ pub struct Attach {
     pub conversation: i64,
     pub scope: Scope,
     pub start: Start,
-    /// Start of its MESSAGE frames: verb, subscription, destination.
-    pub head: Arc<str>,
+    pub head: Head,
     pub outgoing: Arc<Outgoing>,
     /// What RESUMED says of the user's state.
     pub user_seq: Option<i64>,

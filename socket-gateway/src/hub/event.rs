@@ -6,6 +6,7 @@ use std::{ops::Range, str};
 use axum::extract::ws::Utf8Bytes;
 use proto::{EventType, rpc::v1::LoggedEvent, stream_entry::StreamEntry};
 
+use super::Head;
 use crate::stomp::{Version, Writer};
 
 /// The event that makes memories of another be dropped.
@@ -24,7 +25,7 @@ pub enum Kind {
 }
 
 /// A sequenced event. `tail` is the MESSAGE frame from its `message-id` header on, NUL included; in front of it come
-/// the verb, subscription and destination (a subscriber's head), and `user-seq` for the subject.
+/// a subscriber's [`Head`], and `user-seq` for the subject.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
     pub seq: i64,
@@ -90,13 +91,13 @@ impl Event {
     }
 
     /// The frame for subscribers with that head.
-    pub fn frame(&self, head: &str) -> Utf8Bytes {
-        [head, &self.tail].concat().into()
+    pub fn frame(&self, head: &Head) -> Utf8Bytes {
+        head.frame("", &self.tail).into()
     }
 
     /// The frame for the one whose memberships it changes.
-    pub fn frame_for_subject(&self, head: &str, user_seq: i64) -> Utf8Bytes {
-        [head, &format!("user-seq:{user_seq}\n"), &self.tail].concat().into()
+    pub fn frame_for_subject(&self, head: &Head, user_seq: i64) -> Utf8Bytes {
+        head.frame(&format!("user-seq:{user_seq}\n"), &self.tail).into()
     }
 
     /// What it costs to keep, bytes.

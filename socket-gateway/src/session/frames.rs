@@ -1,11 +1,12 @@
 //! The server's frames of a session.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, str};
 
 use proto::rpc::v1::CreateMessageResponse;
 
 use crate::{
     disconnect::ErrorFrame,
+    hub::Head,
     refusal::Refusal,
     stomp::{Verb, Version, Writer},
 };
@@ -50,7 +51,7 @@ pub fn message_receipt(version: Version, id: &str, created: &CreateMessageRespon
 
 /// A refusal, as a MESSAGE on the session's subscription to `/user/queue/errors`; `head` is that subscription's start
 /// of a MESSAGE.
-pub fn refusal(version: Version, head: &str, no: u64, refusal: &Refusal, about: &About) -> String {
+pub fn refusal(version: Version, head: &Head, no: u64, refusal: &Refusal, about: &About) -> String {
     let body = refusal.to_json();
     let headers = Writer::headers_only(version)
         .header("message-id", &format!("e-{no}"))
@@ -60,7 +61,7 @@ pub fn refusal(version: Version, head: &str, no: u64, refusal: &Refusal, about: 
         .header_if("subscription-id", about.subscription.as_deref())
         .header_if("conversation-id", about.conversation.map(|id| id.to_string()).as_deref())
         .text(&body);
-    [head, headers.as_str()].concat()
+    head.frame("", &headers)
 }
 
 pub fn error(version: Version, error: &ErrorFrame) -> String {
@@ -76,10 +77,10 @@ pub fn error(version: Version, error: &ErrorFrame) -> String {
 }
 
 /// The start of a subscription's MESSAGE frames: verb, subscription, destination.
-pub fn message_head(version: Version, subscription: Option<&str>, destination: &str) -> String {
+pub fn message_head(version: Version, subscription: Option<&str>, destination: &str) -> Head {
     let head = Writer::new(Verb::Message, version)
         .header_if("subscription", subscription)
         .header("destination", destination)
         .into_head();
-    String::from_utf8(head).expect("headers are text")
+    Head::plain(str::from_utf8(&head).expect("headers are text"))
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     disconnect::Disconnect,
-    hub::{Scope, Start},
+    hub::{Head, Scope, Start},
     metrics::Metrics,
     refusal::Refusal,
     session::lane::Submission,
@@ -110,7 +110,7 @@ pub enum Output {
         conversation: i64,
         scope: Scope,
         start: Start,
-        head: Arc<str>,
+        head: Head,
         user_seq: Option<i64>,
         joined_user_seq: Option<i64>,
     },

@@ -12,7 +12,7 @@ use super::{
     destination::Topic,
     request::{Position, Resume},
 };
-use crate::hub::{Membership, Start, UserState};
+use crate::hub::{Head, Membership, Start, UserState};
 
 /// One subscription.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Subscription {
     pub id: String,
     pub topic: Topic,
     /// Start of its MESSAGE frames.
-    pub head: Arc<str>,
+    pub head: Head,
     /// The receipt that is due when it is attached.
     pub receipt: Option<String>,
     /// Where it is `/user/queue/events`.

@@ -7,7 +7,7 @@ use proto::event::ResumedData;
 
 use crate::{
     hub::{
-        SubscriptionKey,
+        Head, SubscriptionKey,
         event::{Event, Kind},
     },
     metrics::{Dropped, Metrics},
@@ -23,13 +23,13 @@ pub struct Member {
     pub outgoing: Arc<Outgoing>,
 }
 
-/// Members by the start of their frames (verb, subscription, destination): they share each encoded frame.
+/// Members by the start of their frames: those with equal heads share each encoded frame.
 #[derive(Debug, Default)]
 pub struct Groups(Vec<Group>);
 
 #[derive(Debug)]
 struct Group {
-    head: Arc<str>,
+    head: Head,
     members: Vec<Member>,
 }
 
@@ -38,10 +38,10 @@ impl Groups {
         self.0.is_empty()
     }
 
-    pub fn add(&mut self, head: &Arc<str>, member: Member) {
+    pub fn add(&mut self, head: &Head, member: Member) {
         match self.0.iter_mut().find(|group| group.head == *head) {
             Some(group) => group.members.push(member),
-            None => self.0.push(Group { head: Arc::clone(head), members: vec![member] }),
+            None => self.0.push(Group { head: head.clone(), members: vec![member] }),
         }
     }
 
@@ -87,7 +87,7 @@ impl Groups {
 
     pub fn push_unsequenced(&mut self, tail: &str, metrics: &Metrics) {
         for group in &self.0 {
-            let frame: Utf8Bytes = [&group.head, tail].concat().into();
+            let frame: Utf8Bytes = group.head.frame("", tail).into();
             for member in &group.members {
                 if member.outgoing.push(Class::Unsequenced, frame.clone()) == Pushed::Dropped {
                     metrics.dropped(Dropped::QueueFull);
@@ -107,7 +107,7 @@ impl Groups {
 }
 
 /// A RESUMED event: made here, unsequenced, of the current epoch.
-pub fn resumed_frame(head: &str, resumed: &ResumedData, epoch: i64) -> Utf8Bytes {
+pub fn resumed_frame(head: &Head, resumed: &ResumedData, epoch: i64) -> Utf8Bytes {
     let event_id = uuid::Uuid::now_v7().to_string();
     let event_type = proto::EventType::Resumed.as_str();
     let envelope = serde_json::json!({
@@ -126,7 +126,7 @@ pub fn resumed_frame(head: &str, resumed: &ResumedData, epoch: i64) -> Utf8Bytes
         .number("conversation-id", resumed.conversation_id.0)
         .number("epoch", epoch)
         .text(&envelope.to_string());
-    [head, tail.as_str()].concat().into()
+    head.frame("", &tail).into()
 }
 
 fn at_now() -> String {

@@ -4,7 +4,7 @@ use proto::{record::Routing, stream_entry::StreamEntry};
 
 use super::*;
 use crate::{
-    hub::Start,
+    hub::{Head, Start},
     session::{Class, Outgoing},
 };
 
@@ -42,6 +42,8 @@ fn event_of(seq: i64, epoch: i64, event_type: &str, subject: i64) -> Arc<Event> 
 struct World {
     conversation: Conversation,
     now: Instant,
+    /// Of the next subscriptions.
+    head: Head,
 }
 
 /// A subscriber, and what it got.
@@ -63,7 +65,8 @@ impl World {
     fn new() -> Self {
         let metrics = Arc::new(Metrics::new(chassis::hops::HopRing::new(8)));
         let now = Instant::now();
-        let mut world = Self { conversation: Conversation::new(7, LIMITS, metrics, now), now };
+        let head = Head::plain("MESSAGE\nsubscription:s\n");
+        let mut world = Self { conversation: Conversation::new(7, LIMITS, metrics, now), now, head };
         assert_eq!(world.effects(), [Effect::Announce]);
         world.conversation.announced(Ok(()), now);
         world
@@ -100,7 +103,7 @@ impl World {
             conversation: 7,
             scope,
             start,
-            head: "MESSAGE\nsubscription:s\n".into(),
+            head: self.head.clone(),
             outgoing: Arc::clone(&outgoing),
             user_seq: None,
             joined_user_seq: Some(3),
@@ -413,7 +416,7 @@ async fn a_replay_is_paced_by_the_sessions_queue() {
         conversation: 7,
         scope: Scope::Topic,
         start: Start::After { seq: 11, epoch: None },
-        head: "MESSAGE\n".into(),
+        head: Head::plain("MESSAGE\n"),
         outgoing: Arc::clone(&outgoing),
         user_seq: None,
         joined_user_seq: None,
@@ -546,6 +549,22 @@ async fn unsequenced_events_go_to_members_only() {
     world.conversation.arrived_unsequenced(&arrival);
     reader.take();
     assert!(reader.got[0].contains("message-id:u-id-0\n"));
+}
+
+#[tokio::test]
+async fn who_acknowledges_gets_an_ack_id_with_every_frame_be_it_live_replayed_or_unsequenced() {
+    let (mut world, _reader) = World::at(10);
+    world.arrive([11]);
+    world.head = Head::with_ack("MESSAGE\nsubscription:a\n", 4);
+    let mut reader = world.subscribe(2, Start::After { seq: 10, epoch: None }, Ok(member(11)));
+    world.arrive([12]);
+    let arrival = Arrival { entry: entry(0, 1, "TYPING", 0), stamp: Stamp::default() };
+    world.conversation.arrived_unsequenced(&arrival);
+    reader.take();
+    let ids = reader.got.iter().map(|frame| frame.lines().nth(2).unwrap_or_default());
+    let ids: Vec<_> = ids.filter_map(|line| line.strip_prefix("ack:4-")).collect();
+    assert!(ids[0].starts_with("u-"), "RESUMED: {ids:?}");
+    assert_eq!(ids[1..], ["7-11", "7-12", "u-id-0"]);
 }
 
 #[tokio::test]

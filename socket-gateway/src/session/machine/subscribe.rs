@@ -44,8 +44,8 @@ impl Machine {
         self.over.retain(|over| *over != id);
         self.next_subscription += 1;
         let no = self.next_subscription;
-        let head: Arc<str> = frames::message_head(self.version, has_id.then_some(id.as_str()), &destination).into();
-        let mut subscription = Subscription { no, id, topic, head: Arc::clone(&head), receipt, queue: None };
+        let head = frames::message_head(self.version, has_id.then_some(id.as_str()), &destination);
+        let mut subscription = Subscription { no, id, topic, head: head.clone(), receipt, queue: None };
         self.metrics.subscriptions.inc();
         match topic {
             Topic::Conversation(conversation) => {
@@ -232,7 +232,7 @@ impl Machine {
     /// Attaches what is next; the SUBSCRIBE's receipt is due when all of the first state is attached.
     fn go_on_with_queue(&mut self, no: u32, plans: impl IntoIterator<Item = Plan>) {
         let Some(index) = self.subscriptions.iter().position(|subscription| subscription.no == no) else { return };
-        let head = Arc::clone(&self.subscriptions[index].head);
+        let head = self.subscriptions[index].head.clone();
         for Plan { conversation, start, user_seq, membership } in plans {
             // CONVERSATION_CREATED is the join of initial members only.
             let joined_user_seq = membership.filter(|m| m.joined_seq == 1).map(|m| m.joined_user_seq);
@@ -241,7 +241,7 @@ impl Machine {
                 conversation,
                 scope: Scope::UserQueue,
                 start,
-                head: Arc::clone(&head),
+                head: head.clone(),
                 user_seq: Some(user_seq),
                 joined_user_seq,
             });

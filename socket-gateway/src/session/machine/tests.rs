@@ -374,7 +374,7 @@ async fn a_subscription_is_receipted_when_it_is_attached_and_may_be_refused_or_e
         panic!("{outputs:?}")
     };
     assert_eq!(*start, Start::After { seq: 4, epoch: Some(1) });
-    assert_eq!(&**head, "MESSAGE\nsubscription:a\\cb\ndestination:/topic/conversations/7\n");
+    assert_eq!(head.frame("", ""), "MESSAGE\nsubscription:a\\cb\ndestination:/topic/conversations/7\n");
     let subscription = *subscription;
     let outputs = session.event(Event::Attached { subscription, conversation: 7 });
     assert_eq!(header(one_written(&outputs), "receipt-id"), Some("r"));
