@@ -16,3 +16,4 @@ pub mod session;
 pub mod stomp;
 pub mod transport;
 pub mod upstream;
+pub mod websocket;
