@@ -13,6 +13,7 @@ use crate::{
     connection::Registry,
     conversation::Conversations,
     db::{Db, MIGRATIONS},
+    import,
     kafka::{
         producer::Producer,
         topics::{self, TopicsError},
@@ -34,11 +35,18 @@ const RETRY_FLOOR: Duration = Duration::from_millis(100);
 const RETRY_CEILING: Duration = Duration::from_secs(3);
 
 /// Commands beside serving.
-pub const COMMANDS: &[Subcommand] = &[Subcommand {
-    name: "migrate",
-    about: "Apply the migrations of sql/ and exit",
-    flags: &[("status", "Only say which are applied and which are pending")],
-}];
+pub const COMMANDS: &[Subcommand] = &[
+    Subcommand {
+        name: "migrate",
+        about: "Apply the migrations of sql/ and exit",
+        flags: &[("status", "Only say which are applied and which are pending")],
+    },
+    Subcommand {
+        name: "import",
+        about: "Make users and conversations from NDJSON on standard input, answer each on standard output, and exit",
+        flags: &[],
+    },
+];
 
 /// What every request handler has.
 pub struct App {
@@ -183,8 +191,16 @@ where
     });
 }
 
+/// Runs one of [`COMMANDS`].
+pub async fn command(name: String, flags: Vec<String>, config: Config, process: Process) -> anyhow::Result<()> {
+    match name.as_str() {
+        "import" => import::run(config, process).await,
+        _ => migrate_command(&flags, config).await,
+    }
+}
+
 /// `migrate`: applies what is pending; with `--status` only says what is.
-pub async fn command(_: String, flags: Vec<String>, config: Config, _: Process) -> anyhow::Result<()> {
+async fn migrate_command(flags: &[String], config: Config) -> anyhow::Result<()> {
     let db = Db::new(&config.mysql)?;
     if !flags.is_empty() {
         return migration_status(&db).await;

@@ -20,6 +20,7 @@ pub struct Config {
     pub conversations: Conversations,
     pub connections: Connections,
     pub ids: Ids,
+    pub import: Import,
     pub hops: Hops,
 }
 
@@ -132,6 +133,14 @@ pub struct Ids {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Import {
+    pub batch: usize,
+    #[serde(with = "bytes")]
+    pub max_line: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Hops {
     pub capacity: usize,
 }
@@ -147,6 +156,8 @@ impl chassis::Validate for Config {
             ("auth.hashes_at_once", self.auth.hashes_at_once),
             ("mysql.max_connections", self.mysql.max_connections as usize),
             ("conversations.max_added", self.conversations.max_added),
+            ("import.batch", self.import.batch),
+            ("import.max_line", self.import.max_line),
             ("connections.max_per_user", self.connections.max_per_user),
             ("server.max_concurrent_streams", self.server.max_concurrent_streams as usize),
         ];
@@ -171,6 +182,9 @@ impl chassis::Validate for Config {
         // What one statement can have.
         if self.messages.max_batch > 1024 {
             return Err("messages.max_batch must be at most 1024".into());
+        }
+        if self.import.batch > 1024 {
+            return Err("import.batch must be at most 1024".into());
         }
         if self.conversations.max_name > 128 {
             return Err("conversations.max_name must be at most 128: the column holds no more".into());

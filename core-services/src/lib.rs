@@ -12,6 +12,7 @@ pub mod conversation;
 pub mod db;
 pub mod error;
 pub mod grpc;
+pub mod import;
 pub mod kafka;
 pub mod message;
 pub mod metrics;

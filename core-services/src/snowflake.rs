@@ -4,7 +4,13 @@
 //! (see [`crate::node_lease`]), and because time is never taken to run backwards: while a clock that stepped back catches
 //! up, the counter goes on from the last millisecond that was used.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Between two looks whether a node id was leased.
+const LEASE_POLL: Duration = Duration::from_millis(10);
 
 /// 2025-01-01T00:00:00Z in milliseconds since the Unix epoch.
 const EPOCH_MS: i64 = 1_735_689_600_000;
@@ -50,6 +56,18 @@ impl Snowflakes {
             // As if the millisecond were full.
             state.counter = FULL - 1;
         }
+    }
+
+    /// Waits until ids can be given, for so long.
+    pub async fn leased(&self, limit: Duration) -> Result<(), NoNode> {
+        let deadline = tokio::time::Instant::now() + limit;
+        while self.lock().node.is_none() {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(NoNode);
+            }
+            tokio::time::sleep(LEASE_POLL).await;
+        }
+        Ok(())
     }
 
     /// A new id.

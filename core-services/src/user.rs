@@ -75,7 +75,7 @@ impl Users {
                 let (new, sessions) = (new.clone(), self.sessions.clone());
                 Box::pin(async move {
                     let epoch = lock_epoch(tx).await?;
-                    store::insert(tx, &new, epoch).await.map_err(taken)?;
+                    store::insert(tx, std::slice::from_ref(&new), epoch).await.map_err(taken)?;
                     sessions.begin(tx, new.user.id).await
                 })
             })
@@ -141,7 +141,7 @@ fn check_password(password: &str) -> Result<()> {
     refuse(Code::InvalidBody, format!("password: expected {MIN_PASSWORD} to {MAX_PASSWORD} bytes"))
 }
 
-fn check_display_name(name: &str) -> Result<()> {
+pub(crate) fn check_display_name(name: &str) -> Result<()> {
     if !name.trim().is_empty() && name.chars().count() <= MAX_DISPLAY_NAME && !name.contains(char::is_control) {
         return Ok(());
     }

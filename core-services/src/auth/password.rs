@@ -14,6 +14,22 @@ use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
 
+/// What a check may take of memory. Our own hashes take 19 MiB.
+const MAX_MEMORY_KIB: u32 = 128 << 10;
+
+/// Stands in place of a hash for who has no password: none fits.
+pub const NONE: &str = "";
+
+/// Whether passwords can be checked against it: argon2, with parameters that it takes.
+pub fn is_hash(phc: &str) -> bool {
+    PasswordHash::new(phc).is_ok_and(|hash| {
+        argon2::Algorithm::try_from(hash.algorithm).is_ok()
+            && hash.salt.is_some()
+            && hash.hash.is_some_and(|hash| hash.len() == Params::DEFAULT_OUTPUT_LEN)
+            && Params::try_from(&hash).is_ok_and(|params| params.m_cost() <= MAX_MEMORY_KIB)
+    })
+}
+
 /// Hashes and checks; cheap to clone. Requests over the bound wait.
 #[derive(Clone)]
 pub struct Passwords {
@@ -40,6 +56,7 @@ impl Passwords {
     /// Whether the password fits; with no hash to compare, false after as much work.
     pub async fn verify(&self, password: String, stored: Option<String>) -> Result<bool> {
         let decoy = Arc::clone(&self.decoy);
+        let stored = stored.filter(|stored| stored != NONE);
         self.compute(move |memory| {
             let known = stored.is_some();
             let fits = fits(&password, stored.as_deref().unwrap_or(&decoy), memory);
@@ -105,6 +122,8 @@ mod tests {
         assert!(passwords.verify("correct horse".into(), Some(stored.clone())).await.unwrap());
         assert!(!passwords.verify("wrong horse".into(), Some(stored.clone())).await.unwrap());
         assert!(!passwords.verify(String::new(), None).await.unwrap(), "the decoy is nobody's");
+        assert!(!passwords.verify(String::new(), Some(NONE.to_owned())).await.unwrap(), "no password fits nobody");
+        assert!(is_hash(&stored) && !is_hash(NONE) && !is_hash("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ"));
         let parsed = PasswordHash::new(&stored).unwrap();
         assert!(Argon2::default().verify_password(b"correct horse", &parsed).is_ok(), "the hash is a standard one");
     }

@@ -111,6 +111,20 @@ pub(super) async fn by_dm_pair(db: &MySqlPool, workspace: WorkspaceId, pair: &st
     row.as_ref().map(from_row).transpose()
 }
 
+/// The first conversation of this kind and name that the person made.
+pub async fn made_by(db: &MySqlPool, creator: UserId, kind: Kind, name: &str) -> Result<Option<ConversationId>> {
+    let id: Option<i64> = sqlx::query_scalar(
+        "SELECT id FROM conversations WHERE created_by = ? AND kind = ? AND name = ? COLLATE utf8mb4_0900_bin
+         ORDER BY id LIMIT 1",
+    )
+    .bind(creator.0)
+    .bind(kind.as_str())
+    .bind(name)
+    .fetch_optional(db)
+    .await?;
+    Ok(id.map(ConversationId))
+}
+
 /// A membership to insert.
 pub(super) struct NewMember {
     pub user: UserId,

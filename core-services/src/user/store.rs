@@ -2,16 +2,17 @@
 
 use proto::{EventType, UserId};
 use serde_json::json;
-use sqlx::{MySqlConnection, MySqlPool, Row as _, mysql::MySqlRow};
+use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder, Row as _, mysql::MySqlRow};
 
 use super::User;
 use crate::{
+    db::placeholders,
     error::Result,
     outbox::{self, Event},
 };
 
 /// Everybody is in this workspace.
-const DEFAULT_WORKSPACE: i64 = 1;
+pub const DEFAULT_WORKSPACE: i64 = 1;
 
 const COLUMNS: &str = "id, display_username, display_name, display_email, created_at";
 
@@ -34,23 +35,26 @@ fn from_row(row: &MySqlRow) -> User {
     }
 }
 
-/// The user, the membership of the default workspace, and USER_CREATED.
-pub async fn insert(tx: &mut MySqlConnection, new: &NewUser, epoch: i64) -> Result<()> {
-    let user = &new.user;
-    sqlx::query(
-        "INSERT INTO users (id, email, username, display_email, display_username, display_name, password_hash, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(user.id.0)
-    .bind(&new.email)
-    .bind(&new.username)
-    .bind(&user.email)
-    .bind(&user.username)
-    .bind(&user.display_name)
-    .bind(&new.password_hash)
-    .bind(user.created_at)
-    .execute(&mut *tx)
-    .await?;
+/// The users, their memberships of the default workspace, and USER_CREATED.
+pub async fn insert(tx: &mut MySqlConnection, new: &[NewUser], epoch: i64) -> Result<()> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<MySql>::new(
+        "INSERT INTO users (id, email, username, display_email, display_username, display_name, password_hash, created_at) ",
+    );
+    query.push_values(new, |mut row, new| {
+        let user = &new.user;
+        row.push_bind(user.id.0)
+            .push_bind(&new.email)
+            .push_bind(&new.username)
+            .push_bind(&user.email)
+            .push_bind(&user.username)
+            .push_bind(&user.display_name)
+            .push_bind(&new.password_hash)
+            .push_bind(user.created_at);
+    });
+    query.build().execute(&mut *tx).await?;
     // One registration at a time finds out whether it is the first.
     sqlx::query("SELECT id FROM workspaces WHERE id = ? FOR UPDATE")
         .bind(DEFAULT_WORKSPACE)
@@ -60,17 +64,33 @@ pub async fn insert(tx: &mut MySqlConnection, new: &NewUser, epoch: i64) -> Resu
         .bind(DEFAULT_WORKSPACE)
         .fetch_optional(&mut *tx)
         .await?;
-    let role = if first.is_none() { "owner" } else { "member" };
-    sqlx::query("INSERT INTO workspace_members (workspace_id, user_id, role, joined_at) VALUES (?, ?, ?, ?)")
-        .bind(DEFAULT_WORKSPACE)
-        .bind(user.id.0)
-        .bind(role)
-        .bind(user.created_at)
-        .execute(&mut *tx)
-        .await?;
-    let data = json!({ "user_id": user.id, "workspace_id": DEFAULT_WORKSPACE.to_string(), "role": role });
-    let created = Event::of_user(EventType::UserCreated, user.id, None, epoch, user.id, user.created_at, data);
-    outbox::insert(tx, &[created]).await
+    let role = |place: usize| if first.is_none() && place == 0 { "owner" } else { "member" };
+    let mut query =
+        QueryBuilder::<MySql>::new("INSERT INTO workspace_members (workspace_id, user_id, role, joined_at) ");
+    query.push_values(new.iter().enumerate(), |mut row, (place, new)| {
+        row.push_bind(DEFAULT_WORKSPACE).push_bind(new.user.id.0).push_bind(role(place)).push_bind(new.user.created_at);
+    });
+    query.build().execute(&mut *tx).await?;
+    let created = new.iter().enumerate().map(|(place, new)| {
+        let (id, at) = (new.user.id, new.user.created_at);
+        let data = json!({ "user_id": id, "workspace_id": DEFAULT_WORKSPACE.to_string(), "role": role(place) });
+        Event::of_user(EventType::UserCreated, id, None, epoch, id, at, data)
+    });
+    outbox::insert(tx, &created.collect::<Vec<_>>()).await
+}
+
+/// The ids of these normalised usernames; nobody's are left out.
+pub async fn ids_by_username(db: &MySqlPool, names: &[String]) -> Result<Vec<(String, UserId)>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let query = format!("SELECT username, id FROM users WHERE username IN ({})", placeholders(names.len(), 1));
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(query));
+    for name in names {
+        query = query.bind(name);
+    }
+    let rows = query.fetch_all(db).await?;
+    Ok(rows.iter().map(|row| (row.get(0), UserId(row.get(1)))).collect())
 }
 
 /// By normalised e-mail or username, with the password's hash.
@@ -111,7 +131,7 @@ pub async fn missing(tx: &mut MySqlConnection, ids: &[UserId]) -> Result<Vec<Use
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let query = format!("SELECT id FROM users WHERE id IN ({})", crate::db::placeholders(ids.len(), 1));
+    let query = format!("SELECT id FROM users WHERE id IN ({})", placeholders(ids.len(), 1));
     let mut query = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(query));
     for id in ids {
         query = query.bind(id.0);

@@ -34,6 +34,8 @@ pub struct Core {
     /// The keys of its Redis.
     pub keys: Keys,
     folder: std::path::PathBuf,
+    /// The environment that configures it.
+    env: Vec<(String, String)>,
 }
 
 /// A registered user.
@@ -100,25 +102,35 @@ impl Core {
         fs::write(&secret_file, SERVICE.1).unwrap();
         let clients = json!([{ "client_id": SERVICE.0, "secret_file": secret_file,
             "scopes": ["messages:send_as", "connections:write", "conversations:read_any"] }]);
-        let settings = settings.iter().map(|(key, value)| (format!("SWITCHBOARD__{key}"), *value));
+        let set = |key: &str, value: &str| (format!("SWITCHBOARD__{key}"), value.to_owned());
+        let mut env = vec![
+            set("SERVER__LISTEN", &format!("127.0.0.1:{listen}")),
+            set("ADMIN__LISTEN", &format!("127.0.0.1:{admin_port}")),
+            set("MYSQL__URL", &url),
+            set("REDIS__URL", &engines.redis),
+            set("REDIS__KEY_PREFIX", &prefix),
+            set("KAFKA__BROKERS", &engines.kafka),
+            set("AUTH__ISSUER", &rest),
+            set("AUTH__KEY_DIR", folder.to_str().expect("a path in UTF-8")),
+            set("AUTH__SERVICE_CLIENTS", &clients.to_string()),
+            set("LOG__FILTER", "warn"),
+        ];
+        env.extend(settings.iter().map(|(key, value)| set(key, value)));
         let process = Command::new(env!("CARGO_BIN_EXE_core-services"))
-            .env("SWITCHBOARD__SERVER__LISTEN", format!("127.0.0.1:{listen}"))
-            .env("SWITCHBOARD__ADMIN__LISTEN", format!("127.0.0.1:{admin_port}"))
-            .env("SWITCHBOARD__MYSQL__URL", &url)
-            .env("SWITCHBOARD__REDIS__URL", &engines.redis)
-            .env("SWITCHBOARD__REDIS__KEY_PREFIX", &prefix)
-            .env("SWITCHBOARD__KAFKA__BROKERS", &engines.kafka)
-            .env("SWITCHBOARD__AUTH__ISSUER", &rest)
-            .env("SWITCHBOARD__AUTH__KEY_DIR", &folder)
-            .env("SWITCHBOARD__AUTH__SERVICE_CLIENTS", clients.to_string())
-            .env("SWITCHBOARD__LOG__FILTER", "warn")
-            .envs(settings)
+            .envs(env.clone())
             .stderr(Stdio::from(fs::File::create(folder.join("core.log")).unwrap()))
             .spawn()
             .expect("core-services starts");
         let grpc = Channel::from_shared(rest.clone()).unwrap().connect_lazy();
         let admin = format!("http://127.0.0.1:{admin_port}");
-        Self { process, database, mysql: url, db, rest, admin, grpc, keys: Keys::new(prefix), folder }
+        Self { process, database, mysql: url, db, rest, admin, grpc, keys: Keys::new(prefix), folder, env }
+    }
+
+    /// Another process with the same configuration.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_core-services"));
+        command.envs(self.env.clone());
+        command
     }
 
     /// Waits until `/readyz` answers as wanted: status and JSON.

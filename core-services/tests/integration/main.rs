@@ -9,6 +9,7 @@ mod atomicity;
 mod connections;
 mod conversations;
 mod harness;
+mod import;
 mod lifecycle;
 mod proxy;
 mod reads;
