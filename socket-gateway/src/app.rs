@@ -1,6 +1,6 @@
 //! The parts put together, and taken apart again in order.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use chassis::{
@@ -20,10 +20,7 @@ use crate::{
     metrics::Metrics,
     registration::{ConnectionsTask, Incarnations, InterestTask},
     session::{Services, Settings, Users},
-    transport::{
-        listener,
-        websocket::{self, Gate},
-    },
+    transport::{listener, upgrade::Gate},
     upstream::{Core, Endpoints, Sends},
 };
 
@@ -109,15 +106,9 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         users: Arc::new(Users::default()),
         next_session: 1.into(),
     });
-    let gate = Arc::new(Gate {
-        services,
-        settings: config.websocket.clone(),
-        max_connections: config.limits.connections,
-        retry_after: config.limits.retry_after,
-        open: AtomicUsize::new(0),
-    });
+    let gate = Arc::new(Gate::new(services, &config));
     info!(bound = %listener.local_addr().context("the listener has no address")?, "clients may connect");
-    listener::serve(listener, websocket::router(gate), config.server.header_timeout, tasks.clone(), draining).await;
+    listener::serve(listener, gate, config.server.header_timeout, draining).await;
 
     info!(sessions = metrics.sessions.get(), "draining: clients are told to go");
     tasks.close();

@@ -44,6 +44,7 @@ Server {
     listen: std::net::SocketAddr,
     #[serde(with = "duration")]
     header_timeout: Duration,
+    trusted_proxies: Vec<std::net::IpAddr>,
 });
 
 section!(Gateway { id: String });
@@ -118,10 +119,9 @@ Hub {
 
 section!(WebSocket {
     allowed_origins: Vec<String>,
+    compression: bool,
     #[serde(with = "bytes")]
-    read_buffer: usize,
-    #[serde(with = "bytes")]
-    write_buffer: usize,
+    compression_min: usize,
     #[serde(with = "bytes")]
     max_message: usize,
     #[serde(with = "bytes")]
@@ -164,6 +164,7 @@ section!(Limits {
     #[serde(with = "duration")]
     retry_after: Duration,
     connections_per_user: usize,
+    connections_per_address: usize,
     subscriptions: usize,
     resumed_conversations: usize,
     sends_in_flight: usize,

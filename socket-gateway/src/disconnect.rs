@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use proto::Code;
 
-use crate::stomp::{CommandError, DecodeError};
+use crate::{
+    stomp::{CommandError, DecodeError},
+    websocket::Fault,
+};
 
 /// WebSocket close codes of the protocol.
 pub mod close_code {
@@ -46,6 +49,11 @@ impl Disconnect {
     /// The client said DISCONNECT, or closed.
     pub const fn normal() -> Self {
         Self { error: None, close_code: close_code::NORMAL, reason: "" }
+    }
+
+    /// The client has closed with that code: it is said back.
+    pub fn answering(code: Option<u16>) -> Self {
+        Self { error: None, close_code: code.unwrap_or(close_code::NORMAL), reason: "" }
     }
 
     /// This gateway is going away; reconnect elsewhere.
@@ -102,6 +110,13 @@ impl From<DecodeError> for Disconnect {
             _ => Code::ProtocolError,
         };
         Self::error(code, error.to_string(), close_code::PROTOCOL)
+    }
+}
+
+/// A breach of the protocol under STOMP has a close code of RFC 6455.
+impl From<Fault> for Disconnect {
+    fn from(fault: Fault) -> Self {
+        Self::error(Code::ProtocolError, fault.message, fault.close_code)
     }
 }
 

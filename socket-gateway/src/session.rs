@@ -16,5 +16,7 @@ mod subscriptions;
 
 pub use lane::Run;
 pub use machine::{Input, Machine, Output, Settings};
-pub use outgoing::{Class, Event, Outgoing, Pushed, Waiter};
+#[cfg(test)]
+pub use outgoing::tests as outgoing_tests;
+pub use outgoing::{Class, Event, Outgoing, Pushed, Sink, Unflushed, Waiter};
 pub use serve::{Services, Users, serve};

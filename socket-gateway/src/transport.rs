@@ -1,4 +1,16 @@
-//! How clients reach the gateway.
+//! How clients reach this gateway: the listener, the WebSocket, and how frames look on the wire of each transport.
+//!
+//! [`listener`] accepts connections and reads HTTP; [`upgrade`] lets those in that become WebSockets. A session then
+//! reads through an [`Inlet`] and writes through its [`crate::session::Outgoing`], whose frames were built by the
+//! [`Encoding`] of its transport.
 
+mod encoding;
+mod inlet;
 pub mod listener;
-pub mod websocket;
+pub mod upgrade;
+
+pub use encoding::Encoding;
+pub use inlet::{Inlet, Received};
+
+#[cfg(test)]
+pub use encoding::tests::text;

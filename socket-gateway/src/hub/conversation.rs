@@ -33,7 +33,7 @@ use crate::{
     config,
     metrics::{Dropped, Metrics},
     refusal::Refusal,
-    session,
+    session::{self, Unflushed},
 };
 
 /// What a conversation may hold in memory.
@@ -123,6 +123,8 @@ pub struct Conversation {
     noted_head: Option<i64>,
     idle_since: Option<Instant>,
     pub effects: Vec<Effect>,
+    /// Queues of members that were delivered to: to be flushed when the batch is over.
+    pub unflushed: Unflushed,
     metrics: Arc<Metrics>,
 }
 
@@ -145,6 +147,7 @@ impl Conversation {
             noted_head: None,
             idle_since: Some(now),
             effects: vec![Effect::Announce],
+            unflushed: Unflushed::new(),
             metrics,
         }
     }
@@ -257,7 +260,7 @@ impl Conversation {
     /// An unsequenced event: to members only, and it may be dropped.
     pub fn arrived_unsequenced(&mut self, arrival: &Arrival) {
         if let Some(tail) = event::unsequenced_tail(&arrival.entry) {
-            self.groups.push_unsequenced(&tail, &self.metrics);
+            self.groups.push_unsequenced(&tail, &self.metrics, &mut self.unflushed);
         }
     }
 
@@ -409,7 +412,7 @@ impl Conversation {
             self.followers.iter_mut().for_each(|follower| follower.page.clear());
         }
         self.ring.push(Arc::clone(event));
-        let queued = self.groups.push(self.id, event, &self.metrics);
+        let queued = self.groups.push(self.id, event, &self.metrics, &mut self.unflushed);
         if let Some(stamp) = stamp.filter(|_| queued > 0) {
             self.metrics.delivered(self.id, event.seq, stamp);
         }

@@ -3,11 +3,14 @@
 
 use std::{ops::Range, str};
 
-use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
 use proto::{EventType, rpc::v1::LoggedEvent, stream_entry::StreamEntry};
 
 use super::Head;
-use crate::stomp::{Version, Writer};
+use crate::{
+    stomp::{Version, Writer},
+    transport::Encoding,
+};
 
 /// The event that makes memories of another be dropped.
 const MESSAGE_DELETED: &str = "MESSAGE_DELETED";
@@ -91,13 +94,13 @@ impl Event {
     }
 
     /// The frame for subscribers with that head.
-    pub fn frame(&self, head: &Head) -> Utf8Bytes {
-        head.frame("", &self.tail).into()
+    pub fn frame(&self, head: &Head, encoding: Encoding) -> Bytes {
+        head.encoded("", &self.tail, encoding)
     }
 
     /// The frame for the one whose memberships it changes.
-    pub fn frame_for_subject(&self, head: &Head, user_seq: i64) -> Utf8Bytes {
-        head.frame(&format!("user-seq:{user_seq}\n"), &self.tail).into()
+    pub fn frame_for_subject(&self, head: &Head, user_seq: i64, encoding: Encoding) -> Bytes {
+        head.encoded(&format!("user-seq:{user_seq}\n"), &self.tail, encoding)
     }
 
     /// What it costs to keep, bytes.

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use crate::transport::Encoding;
+
 /// The first header of every tail; its value is also what an `ack` header ends with.
 const MESSAGE_ID: &str = "message-id:";
 
@@ -26,11 +30,17 @@ impl Head {
 
     /// A frame: this, `more` header lines, and a tail that begins with its `message-id` and ends with the NUL.
     pub fn frame(&self, more: &str, tail: &str) -> String {
-        if self.with_ack {
-            [&self.text, message_id_line(tail), more, tail].concat()
-        } else {
-            [&self.text, more, tail].concat()
-        }
+        self.parts(more, tail).concat()
+    }
+
+    /// The same, as it goes out.
+    pub fn encoded(&self, more: &str, tail: &str, encoding: Encoding) -> Bytes {
+        encoding.encode(&self.parts(more, tail))
+    }
+
+    fn parts<'a>(&'a self, more: &'a str, tail: &'a str) -> [&'a str; 4] {
+        let ack = if self.with_ack { message_id_line(tail) } else { "" };
+        [&self.text, ack, more, tail]
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     metrics::{Dropped, Metrics},
     refusal::Refusal,
     registration::{Interest, Key},
+    session::Unflushed,
     upstream::Core,
 };
 
@@ -27,6 +28,8 @@ const RETRY_BASE: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// After so many bytes of events the sessions have a turn.
 const YIELD_BYTES: usize = 64 * 1024;
+/// So many queues are flushed in one turn.
+const FLUSH_TURN: usize = 128;
 /// Ticks of a comparison interval: the heads are spread over them.
 const TICKS: usize = 10;
 /// Heads, or users, of one read.
@@ -75,6 +78,8 @@ pub struct Shard {
     /// Conversations and users that this round of comparison has still to look at.
     round: Vec<Key>,
     ticks: usize,
+    /// Queues of sessions that were delivered to.
+    unflushed: Unflushed,
     /// Parts of the round that are not answered yet: while there is one, no other begins.
     comparing: usize,
 }
@@ -91,6 +96,7 @@ impl Shard {
             answers: FuturesUnordered::new(),
             round: Vec::new(),
             ticks: 0,
+            unflushed: Unflushed::new(),
             comparing: 0,
         }
     }
@@ -113,7 +119,26 @@ impl Shard {
                     None => return,
                 },
             }
+            self.flush().await;
         }
+    }
+
+    /// Writes to all that were delivered to. In between the sessions have a turn: there may be thousands.
+    async fn flush(&mut self) {
+        if self.unflushed.is_empty() {
+            return;
+        }
+        let mut unflushed = std::mem::take(&mut self.unflushed);
+        let mut now = Instant::now();
+        for (index, queue) in unflushed.drain(..).enumerate() {
+            if index % FLUSH_TURN == FLUSH_TURN - 1 {
+                tokio::task::yield_now().await;
+                now = Instant::now();
+            }
+            queue.flush(now);
+        }
+        // The room is kept.
+        self.unflushed = unflushed;
     }
 
     fn input(&mut self, input: Input) {
@@ -171,6 +196,7 @@ impl Shard {
             self.arrived(arrival);
             if bytes >= YIELD_BYTES {
                 bytes = 0;
+                self.flush().await;
                 tokio::task::yield_now().await;
             }
         }
@@ -189,6 +215,7 @@ impl Shard {
                 if let Some(conversation) = self.conversations.get_mut(&id) {
                     conversation.arrived_unsequenced(&arrival);
                 }
+                self.run_conversation(id);
             }
             stream_entry::Scope::Conversation => {
                 let Some(conversation) = self.conversations.get_mut(&id) else {
@@ -375,6 +402,7 @@ impl Shard {
 
     fn run_conversation(&mut self, id: i64) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
+        self.unflushed.append(&mut conversation.unflushed);
         for effect in std::mem::take(&mut conversation.effects) {
             let Backend { interest, core } = self.backend.clone();
             let timeout = self.timing.attach_timeout;

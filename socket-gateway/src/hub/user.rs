@@ -183,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_user_whose_followers_were_refused_is_let_go() {
         let mut user = User::new();
-        let outgoing = Arc::new(Outgoing::new(1 << 10, 1));
+        let outgoing = crate::session::outgoing_tests::queue(1 << 10, 1);
         user.watch(SubscriptionKey { session: 1, subscription: 1 }, outgoing);
         assert_eq!(user.idle_since(), None);
         let now = Instant::now();

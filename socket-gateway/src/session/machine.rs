@@ -71,8 +71,8 @@ pub enum Input {
     Received,
     Frame(Frame),
     Undecodable(DecodeError),
-    /// The WebSocket under it can't be read any more.
-    Broken(String),
+    /// The transport under it can't be read any more.
+    Broken(Disconnect),
     /// The answer to [`Output::Verify`]. A token that can't be used by a client is `Err` with what is wrong.
     Verified(Result<Verified, TokenError>),
     Event(Event),
@@ -281,7 +281,7 @@ impl Machine {
             Input::Wrote => self.written_at = now,
             Input::Frame(frame) => self.frame(frame, now),
             Input::Undecodable(error) => self.end(error.into()),
-            Input::Broken(why) => self.end(Disconnect::protocol(why)),
+            Input::Broken(end) => self.end(end),
             Input::Verified(result) => self.verified(result, now),
             Input::Event(event) => self.event(event, now),
             Input::Detaching { subscription, answers } => self.detached(subscription, Some(answers)),

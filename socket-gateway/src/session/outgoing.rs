@@ -1,24 +1,34 @@
 //! What waits for one session: frames to be written, and events for its state machine.
 //!
-//! Others put things in under a short lock and never wait; the session's task takes them out. Frames are bounded in
-//! bytes: over the bound unsequenced ones are dropped first, and if that does not suffice the session has *overflowed*:
-//! the queue is emptied, takes nothing more, and the session ends itself as a slow consumer. Replay is not counted,
-//! because who feeds it waits for the queue to run low ([`Outgoing::wait_for_low_water`]). Events are bounded by what
-//! the session has asked for: each answers one request, or ends one subscription.
+//! Others put things in under a short lock and never wait for the client. Frames are written by whoever has just put
+//! them in, without waking anybody: a shard that has delivered a batch flushes the queues of all receivers itself
+//! ([`Outgoing::flush`]), many frames in one write. Only where the socket takes no more does the session's task come in:
+//! it waits until the socket is writable and goes on ([`Outgoing::poll`]).
+//!
+//! Frames are bounded in bytes: over the bound unsequenced ones are dropped first, and if that does not suffice the
+//! session has *overflowed*: the queue is emptied, takes nothing more, and the session ends itself as a slow consumer.
+//! Replay is not counted, because who feeds it waits for the queue to run low ([`Outgoing::wait_for_low_water`]). Events
+//! are bounded by what the session has asked for: each answers one request, or ends one subscription.
 
 use std::{
     collections::VecDeque,
+    io::{self, IoSlice},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
-use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
 use proto::rpc::v1::CreateMessageResponse;
+use tokio::{net::tcp::OwnedWriteHalf, time::Instant};
 
-use crate::{hub::UserState, refusal::Refusal};
+use crate::{hub::UserState, metrics::Metrics, refusal::Refusal, transport::Encoding};
 
 /// What a queued frame costs beside its bytes.
 const FRAME_OVERHEAD: usize = 48;
+/// So many frames are given to one write.
+const SLICES: usize = 64;
+/// Room for so many frames is kept while nothing waits.
+const KEPT_FRAMES: usize = 4;
 
 /// How a frame is treated when the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,72 +81,183 @@ pub struct Waiter {
     pub conversation: i64,
 }
 
+/// Where frames go.
+#[derive(Debug)]
+pub enum Sink {
+    /// The client's socket.
+    Socket(OwnedWriteHalf),
+    /// Nowhere by themselves: they are taken out ([`Outgoing::take`]).
+    Taken,
+}
+
 /// The queue of one session.
 #[derive(Debug)]
 pub struct Outgoing {
     state: Mutex<State>,
     limit: usize,
     low_water: usize,
+    encoding: Encoding,
+    metrics: Arc<Metrics>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    frames: VecDeque<(Class, Utf8Bytes)>,
+    sink: Sink,
+    frames: VecDeque<(Class, Bytes)>,
+    /// Bytes of the first frame that are written.
+    written: usize,
     /// Bytes of frames that count.
     counted: usize,
     /// Bytes of replayed frames.
     replayed: usize,
     events: Vec<Event>,
     waiters: Vec<Waiter>,
+    /// Somebody will flush it soon.
+    dirty: bool,
+    /// The socket takes no more for now; the session's task waits for it.
+    blocked: bool,
+    /// The socket takes nothing ever again.
+    broken: bool,
     overflowed: bool,
     closed: bool,
     waker: Option<Waker>,
+    wrote_at: Instant,
+    /// What `metrics.queued_bytes` says of this session.
+    reported: usize,
 }
 
-/// What the session's task took out.
+/// What the session's task is to look at.
 #[derive(Debug, Default)]
-pub struct Taken {
+pub struct News {
     pub events: Vec<Event>,
     /// Replays to be told to go on.
     pub waiters: Vec<Waiter>,
     pub overflowed: bool,
-    /// Bytes that still wait.
-    pub backlog: usize,
+    /// The client is gone.
+    pub broken: bool,
 }
+
+/// Queues that were delivered to and have still to be flushed.
+pub type Unflushed = Vec<Arc<Outgoing>>;
 
 impl Outgoing {
     /// `limit`: counted bytes over which the session is a slow consumer. `low_water`: bytes under which replay goes on.
-    pub fn new(limit: usize, low_water: usize) -> Self {
-        Self { state: Mutex::default(), limit, low_water }
+    pub fn new(sink: Sink, encoding: Encoding, (limit, low_water): (usize, usize), metrics: Arc<Metrics>) -> Self {
+        let state = State {
+            sink,
+            frames: VecDeque::new(),
+            written: 0,
+            counted: 0,
+            replayed: 0,
+            events: Vec::new(),
+            waiters: Vec::new(),
+            dirty: false,
+            blocked: false,
+            broken: false,
+            overflowed: false,
+            closed: false,
+            waker: None,
+            wrote_at: Instant::now(),
+            reported: 0,
+        };
+        Self { state: Mutex::new(state), limit, low_water, encoding, metrics }
+    }
+
+    /// How frames for this queue are built.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a frame; see [`Class`] for what happens when the queue is full.
-    pub fn push(&self, class: Class, frame: Utf8Bytes) -> Pushed {
-        let cost = frame.len() + FRAME_OVERHEAD;
+    /// Queues a frame, and wakes the session's task to write it; see [`Class`] for what happens when the queue is full.
+    pub fn push(&self, class: Class, frame: Bytes) -> Pushed {
         let mut state = self.lock();
-        if state.closed || state.overflowed {
-            return Pushed::Closed;
-        }
-        if class == Class::Replay {
-            state.replayed += cost;
-        } else if state.counted + cost > self.limit && !state.make_room(class, cost, self.limit) {
-            if class == Class::Unsequenced {
-                return Pushed::Dropped;
-            }
-            state.overflowed = true;
-            state.frames = VecDeque::new();
+        let pushed = state.push(class, frame, self.limit);
+        if pushed == Pushed::Queued || state.overflowed {
             wake(state);
-            return Pushed::Closed;
-        } else {
-            state.counted += cost;
         }
-        state.frames.push_back((class, frame));
-        wake(state);
-        Pushed::Queued
+        pushed
+    }
+
+    /// Queues a frame for many receivers: nobody is woken, the caller flushes what it finds in `unflushed`.
+    pub fn deliver(self: &Arc<Self>, class: Class, frame: Bytes, unflushed: &mut Unflushed) -> Pushed {
+        let mut state = self.lock();
+        let pushed = state.push(class, frame, self.limit);
+        if pushed == Pushed::Queued {
+            if !state.dirty && !state.blocked {
+                state.dirty = true;
+                unflushed.push(Arc::clone(self));
+            }
+        } else if state.overflowed {
+            wake(state);
+        }
+        pushed
+    }
+
+    /// Queues a frame of the session itself, past every bound: the last ones of a session that has ended.
+    pub fn push_last(&self, frame: Bytes) {
+        self.lock().frames.push_back((Class::Control, frame));
+    }
+
+    /// Writes what the socket takes. What is left is written by the session's task.
+    pub fn flush(&self, now: Instant) {
+        let mut state = self.lock();
+        state.dirty = false;
+        if state.blocked || state.frames.is_empty() {
+            return;
+        }
+        state.write(now, &self.metrics);
+        let low = state.backlog() < self.low_water;
+        if state.blocked || state.broken || (low && !state.waiters.is_empty()) {
+            wake(state);
+        }
+    }
+
+    /// For the session's task: writes what can be written, and waits for news. Remembers whom to wake.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<News> {
+        let mut state = self.lock();
+        state.poll_write(cx, &self.metrics);
+        if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            state.waker = Some(cx.waker().clone());
+        }
+        let low = state.backlog() < self.low_water && !state.waiters.is_empty();
+        if state.events.is_empty() && !low && !state.overflowed && !state.broken {
+            return Poll::Pending;
+        }
+        Poll::Ready(News {
+            events: std::mem::take(&mut state.events),
+            waiters: if low { std::mem::take(&mut state.waiters) } else { Vec::new() },
+            overflowed: state.overflowed,
+            broken: state.broken,
+        })
+    }
+
+    /// Ready when everything is written, or never will be.
+    pub fn poll_written(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        state.poll_write(cx, &self.metrics);
+        if state.frames.is_empty() || state.broken { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Takes frames of about `bytes` out, where no socket does.
+    pub fn take(&self, bytes: usize) -> Vec<Bytes> {
+        let mut state = self.lock();
+        let (mut taken, mut out) = (0, Vec::new());
+        while taken < bytes
+            && let Some(frame) = state.pop()
+        {
+            taken += frame.len();
+            out.push(frame);
+        }
+        out
+    }
+
+    /// When something was written last.
+    pub fn wrote_at(&self) -> Instant {
+        self.lock().wrote_at
     }
 
     /// Hands an event to the session's state machine.
@@ -151,62 +272,165 @@ impl Outgoing {
     /// True when the caller must wait: it will be told through the session's task when the queue has run low.
     pub fn wait_for_low_water(&self, waiter: Waiter) -> bool {
         let mut state = self.lock();
-        let wait = state.counted + state.replayed >= self.low_water && !state.closed && !state.overflowed;
+        let wait = state.backlog() >= self.low_water && !state.closed && !state.overflowed;
         if wait && !state.waiters.contains(&waiter) {
             state.waiters.push(waiter);
         }
         wait
     }
 
-    /// Moves frames of about `bytes` to `batch`, and all events out; remembers whom to wake when more comes.
-    pub fn take(&self, cx: &mut Context<'_>, batch: &mut VecDeque<Utf8Bytes>, bytes: usize) -> Taken {
-        let mut state = self.lock();
-        let mut taken = 0;
-        while taken < bytes {
-            let Some((class, frame)) = state.frames.pop_front() else { break };
-            let cost = frame.len() + FRAME_OVERHEAD;
-            taken += cost;
-            match class {
-                Class::Replay => state.replayed -= cost,
-                _ => state.counted -= cost,
-            }
-            batch.push_back(frame);
-        }
-        if state.frames.is_empty() {
-            // Given back while idle: there are many sessions.
-            state.frames = VecDeque::new();
-        }
-        let backlog = state.counted + state.replayed;
-        let low = backlog < self.low_water;
-        state.waker.clone_from(&Some(cx.waker().clone()));
-        Taken {
-            events: std::mem::take(&mut state.events),
-            waiters: if low { std::mem::take(&mut state.waiters) } else { Vec::new() },
-            overflowed: state.overflowed,
-            backlog,
-        }
-    }
-
     /// Takes nothing more; what waits is dropped.
     pub fn close(&self) {
-        *self.lock() = State { closed: true, ..State::default() };
+        let mut state = self.lock();
+        state.clear();
+        state.closed = true;
+        (state.events, state.waiters, state.waker) = (Vec::new(), Vec::new(), None);
+        state.report(&self.metrics);
     }
 }
 
 impl State {
+    fn push(&mut self, class: Class, frame: Bytes, limit: usize) -> Pushed {
+        let cost = frame.len() + FRAME_OVERHEAD;
+        if self.closed || self.overflowed {
+            return Pushed::Closed;
+        }
+        if class == Class::Replay {
+            self.replayed += cost;
+        } else if self.counted + cost > limit && !self.make_room(class, cost, limit) {
+            if class == Class::Unsequenced {
+                return Pushed::Dropped;
+            }
+            self.overflowed = true;
+            self.clear();
+            return Pushed::Closed;
+        } else {
+            self.counted += cost;
+        }
+        self.frames.push_back((class, frame));
+        Pushed::Queued
+    }
+
     /// Drops unsequenced frames for a more important one; true when it fits now.
     fn make_room(&mut self, class: Class, cost: usize, limit: usize) -> bool {
         if class == Class::Unsequenced {
             return false;
         }
-        let mut freed = 0;
+        let (mut freed, mut first, written) = (0, true, self.written);
         self.frames.retain(|(class, frame)| {
-            let droppable = *class == Class::Unsequenced;
+            let begun = std::mem::take(&mut first) && written > 0;
+            let droppable = *class == Class::Unsequenced && !begun;
             freed += if droppable { frame.len() + FRAME_OVERHEAD } else { 0 };
             !droppable
         });
         self.counted -= freed;
         self.counted + cost <= limit
+    }
+
+    /// Drops what waits, but for a frame that the client has the beginning of.
+    fn clear(&mut self) {
+        let begun = if self.written > 0 { self.frames.pop_front() } else { None };
+        self.frames = begun.into_iter().map(|(_, frame)| (Class::Control, frame)).collect();
+        self.counted = self.frames.iter().map(|(_, frame)| frame.len() + FRAME_OVERHEAD).sum();
+        self.replayed = 0;
+    }
+
+    fn backlog(&self) -> usize {
+        self.counted + self.replayed
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let (class, frame) = self.frames.pop_front()?;
+        let cost = frame.len() + FRAME_OVERHEAD;
+        match class {
+            Class::Replay => self.replayed = self.replayed.saturating_sub(cost),
+            // The last frames of a session are not counted.
+            _ => self.counted = self.counted.saturating_sub(cost),
+        }
+        Some(frame)
+    }
+
+    /// Goes on with a write that was blocked, or begins one.
+    fn poll_write(&mut self, cx: &mut Context<'_>, metrics: &Metrics) {
+        while !self.frames.is_empty() && !self.broken {
+            if self.blocked {
+                let Sink::Socket(socket) = &self.sink else { return };
+                match socket.as_ref().poll_write_ready(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => {
+                        self.broken = true;
+                        return;
+                    }
+                }
+            }
+            self.write(Instant::now(), metrics);
+            if matches!(self.sink, Sink::Taken) {
+                return;
+            }
+        }
+    }
+
+    /// Writes until all is written or the socket takes no more.
+    fn write(&mut self, now: Instant, metrics: &Metrics) {
+        let mut total = 0;
+        let outcome = loop {
+            let Sink::Socket(socket) = &self.sink else { break Ok(()) };
+            let Some((_, first)) = self.frames.front() else { break Ok(()) };
+            let first = &first[self.written..];
+            let result = if self.frames.len() == 1 {
+                socket.try_write(first)
+            } else {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                slices[0] = IoSlice::new(first);
+                let rest = self.frames.iter().skip(1);
+                let count =
+                    1 + slices[1..].iter_mut().zip(rest).map(|(slice, (_, f))| *slice = IoSlice::new(f)).count();
+                socket.try_write_vectored(&slices[..count])
+            };
+            match result {
+                Ok(bytes) => {
+                    total += bytes;
+                    self.wrote(bytes);
+                }
+                Err(error) => break Err(error.kind()),
+            }
+        };
+        self.blocked = outcome == Err(io::ErrorKind::WouldBlock);
+        self.broken |= outcome.is_err() && !self.blocked;
+        if total > 0 {
+            self.wrote_at = now;
+            metrics.bytes_out.inc_by(total as u64);
+        }
+        if self.frames.is_empty() && self.frames.capacity() > KEPT_FRAMES {
+            // Given back while idle: there are many sessions.
+            self.frames = VecDeque::with_capacity(KEPT_FRAMES);
+        }
+        if self.blocked || self.reported > 0 {
+            self.report(metrics);
+        }
+    }
+
+    /// These bytes are gone.
+    fn wrote(&mut self, bytes: usize) {
+        self.written += bytes;
+        while self.frames.front().is_some_and(|(_, first)| first.len() <= self.written) {
+            self.written -= self.pop().map_or(0, |frame| frame.len());
+        }
+    }
+
+    /// The gauge is the sum over all sessions.
+    fn report(&mut self, metrics: &Metrics) {
+        let backlog = self.backlog();
+        metrics.queued_bytes.inc_by(backlog as i64 - self.reported as i64);
+        self.reported = backlog;
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        let reported = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).reported;
+        self.metrics.queued_bytes.dec_by(reported as i64);
     }
 }
 
@@ -220,58 +444,4 @@ fn wake(mut state: MutexGuard<'_, State>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(bytes: usize) -> Utf8Bytes {
-        "x".repeat(bytes).into()
-    }
-
-    fn take(queue: &Outgoing) -> (Vec<usize>, Taken) {
-        let mut batch = VecDeque::new();
-        let taken = queue.take(&mut Context::from_waker(Waker::noop()), &mut batch, usize::MAX);
-        (batch.iter().map(|frame| frame.len()).collect(), taken)
-    }
-
-    #[test]
-    fn unsequenced_frames_go_first_when_the_queue_is_full() {
-        let queue = Outgoing::new(1000, 100);
-        assert_eq!(queue.push(Class::Sequenced, frame(400)), Pushed::Queued);
-        assert_eq!(queue.push(Class::Unsequenced, frame(400)), Pushed::Queued);
-        assert_eq!(queue.push(Class::Unsequenced, frame(400)), Pushed::Dropped);
-        assert_eq!(queue.push(Class::Sequenced, frame(401)), Pushed::Queued);
-        assert_eq!(take(&queue).0, [400, 401]);
-    }
-
-    #[test]
-    fn a_reader_that_is_too_slow_overflows_by_bytes_and_gets_nothing_more() {
-        let queue = Outgoing::new(1000, 100);
-        assert_eq!(queue.push(Class::Sequenced, frame(900)), Pushed::Queued);
-        assert_eq!(queue.push(Class::Sequenced, frame(900)), Pushed::Closed);
-        assert_eq!(queue.push(Class::Control, frame(1)), Pushed::Closed);
-        let (frames, taken) = take(&queue);
-        assert!(frames.is_empty() && taken.overflowed);
-    }
-
-    #[test]
-    fn replay_is_not_counted_and_waits_for_the_low_water() {
-        let queue = Outgoing::new(1000, 100);
-        let waiter = Waiter { subscription: 1, conversation: 7 };
-        assert!(!queue.wait_for_low_water(waiter));
-        assert_eq!(queue.push(Class::Replay, frame(5000)), Pushed::Queued);
-        assert_eq!(queue.push(Class::Sequenced, frame(100)), Pushed::Queued);
-        assert!(queue.wait_for_low_water(waiter) && queue.wait_for_low_water(waiter));
-        let (frames, taken) = take(&queue);
-        assert_eq!((frames, taken.waiters, taken.overflowed), (vec![5000, 100], vec![waiter], false));
-        assert!(!queue.wait_for_low_water(waiter));
-    }
-
-    #[test]
-    fn a_closed_queue_takes_nothing() {
-        let queue = Outgoing::new(1000, 100);
-        queue.close();
-        assert_eq!(queue.push(Class::Sequenced, frame(1)), Pushed::Closed);
-        queue.notify(Event::Detached { subscription: 1 });
-        assert!(take(&queue).1.events.is_empty());
-    }
-}
+pub mod tests;

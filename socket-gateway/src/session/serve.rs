@@ -1,8 +1,6 @@
 //! The task of one session: it moves bytes between the WebSocket, the decoder and the machine, and does what the
 //! machine puts out. It never waits for a slow client: while a write is blocked everything else goes on.
 
-mod link;
-
 use std::{
     collections::HashMap,
     future::poll_fn,
@@ -10,22 +8,20 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::BytesMut;
 use chassis::jwt::{KeySource, TokenError};
-use futures_util::StreamExt as _;
 use proto::claims::{SCOPE_MESSAGES_READ, SCOPE_MESSAGES_WRITE};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use self::link::{Link, Wake};
 use super::{
-    Class, Event, Input, Machine, Outgoing, Output, Pushed, Settings, lane::Submission, machine::Verified,
-    outgoing::Taken,
+    Class, Event, Input, Machine, Outgoing, Output, Pushed, Settings, Sink, lane::Submission, machine::Verified,
+    outgoing::News,
 };
 use crate::{
     config::Config,
@@ -33,12 +29,12 @@ use crate::{
     hub::{Attach, Hub, SubscriptionKey},
     metrics::Metrics,
     registration::{Connections, Registered},
-    stomp::{Decoder, Limits},
+    stomp::{Decoder, Limits, Version},
+    transport::{Encoding, Inlet, Received},
     upstream::{Core, Outbound, Sends},
+    websocket::frame,
 };
 
-/// A read buffer larger than this is given back when it is empty, bytes.
-const KEPT_BUFFER: usize = 4096;
 /// How far the timer is set when nothing is due.
 const NEVER: Duration = Duration::from_secs(86400 * 365);
 
@@ -131,7 +127,9 @@ struct Session {
     buffer: BytesMut,
     /// The buffer may hold a whole frame.
     undecoded: bool,
-    link: Link,
+    inlet: Inlet,
+    /// The client has closed: nothing is read any more.
+    client_closed: bool,
     outgoing: Arc<Outgoing>,
     services: Arc<Services>,
     admission: Option<Admission>,
@@ -139,21 +137,38 @@ struct Session {
     end: Option<Disconnect>,
 }
 
-/// Serves a client until one side ends it.
-pub async fn serve(socket: WebSocket, services: Arc<Services>) {
+/// Why a session's task goes on.
+enum Wake {
+    Received(Received),
+    News(News),
+}
+
+/// Serves a client until one side ends it. `outlet` is where its frames go, and how they are built.
+pub async fn serve(
+    inlet: Inlet,
+    (sink, encoding): (Sink, Encoding),
+    _subprotocol: Option<Version>,
+    services: Arc<Services>,
+) {
     let no = services.next_session.fetch_add(1, Ordering::Relaxed);
     let id = uuid::Uuid::now_v7().simple().to_string();
     let now = Instant::now();
     let (settings, metrics) = (Arc::clone(&services.settings), Arc::clone(&services.metrics));
     let mut session = Session {
         no,
-        link: Link::new(socket, Arc::clone(&metrics)),
+        inlet,
+        client_closed: false,
+        outgoing: Arc::new(Outgoing::new(
+            sink,
+            encoding,
+            (services.settings.outgoing, services.replay_low_water),
+            Arc::clone(&metrics),
+        )),
         machine: Machine::new(id.clone(), settings, metrics, now),
         id,
         decoder: Decoder::new(services.stomp),
         buffer: BytesMut::new(),
         undecoded: false,
-        outgoing: Arc::new(Outgoing::new(services.settings.outgoing, services.replay_low_water)),
         services,
         admission: None,
         registered: false,
@@ -182,23 +197,25 @@ impl Session {
                 tokio::task::yield_now().await;
                 continue;
             }
+            // A deadline that has moved on is found when the timer fires: most do, with each frame.
             let deadline = self.machine.deadline().unwrap_or_else(|| Instant::now() + NEVER);
-            if timer.deadline() != deadline {
+            if deadline < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(deadline);
             }
-            let read = self.machine.wants_input();
-            let (link, outgoing) = (&mut self.link, &self.outgoing);
             tokio::select! {
                 // The timer first: it is seldom due, and must not starve behind a client that never pauses.
                 biased;
-                () = &mut timer => self.machine.handle(Input::Tick, Instant::now()),
+                () = &mut timer => {
+                    self.machine.handle(Input::Wrote, self.outgoing.wrote_at());
+                    self.machine.handle(Input::Tick, Instant::now());
+                }
                 () = &mut draining, if !told_to_drain => {
                     told_to_drain = true;
                     let window = services.drain_window.mul_f64(rand::random());
                     let now = Instant::now();
                     self.machine.handle(Input::Drain { at: now + window }, now);
                 }
-                wake = poll_fn(|cx| link.poll(cx, outgoing, read)) => self.woken(wake).await,
+                wake = poll_fn(|cx| self.poll(cx)) => self.woken(wake).await,
             }
         }
         let end = self.end.take().unwrap_or_else(Disconnect::normal);
@@ -208,17 +225,42 @@ impl Session {
         let _ = timeout(self.services.close_timeout, self.close(&end)).await;
     }
 
+    /// Writes what is queued, then reads if more is wanted. Can be dropped at any time without loss.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if let Poll::Ready(news) = self.outgoing.poll(cx) {
+            return Poll::Ready(Wake::News(news));
+        }
+        if self.machine.wants_input() {
+            return self.inlet.poll(cx, &mut self.buffer).map(Wake::Received);
+        }
+        Poll::Pending
+    }
+
     async fn woken(&mut self, wake: Wake) {
         let now = Instant::now();
         match wake {
-            Wake::Message(Message::Text(text)) => self.received(text.into(), now),
-            Wake::Message(Message::Binary(bytes)) => self.received(bytes, now),
-            // Pongs are sent by the library; a peer that pings is alive.
-            Wake::Message(Message::Ping(_) | Message::Pong(_)) => self.machine.handle(Input::Received, now),
-            Wake::Message(Message::Close(_)) | Wake::Closed => self.end = Some(Disconnect::normal()),
-            Wake::Broken(why) => self.machine.handle(Input::Broken(why), now),
-            Wake::Wrote => self.machine.handle(Input::Wrote, now),
-            Wake::Taken(Taken { events, waiters, overflowed, .. }) => {
+            Wake::Received(Received::Data) => {
+                self.machine.handle(Input::Received, now);
+                self.undecoded = true;
+            }
+            // Who pings is alive.
+            Wake::Received(Received::Pong) => self.machine.handle(Input::Received, now),
+            Wake::Received(Received::Ping(payload)) => {
+                self.machine.handle(Input::Received, now);
+                if self.outgoing.push(Class::Control, frame::pong(&payload)) == Pushed::Closed {
+                    self.machine.handle(Input::Overflowed, now);
+                }
+            }
+            Wake::Received(Received::Closed(code)) => {
+                self.client_closed = true;
+                self.end = Some(Disconnect::answering(code));
+            }
+            Wake::Received(Received::Broken(fault)) => self.machine.handle(Input::Broken(fault.into()), now),
+            Wake::News(News { broken: true, .. }) => {
+                self.client_closed = true;
+                self.end = Some(Disconnect::normal());
+            }
+            Wake::News(News { events, waiters, overflowed, .. }) => {
                 for event in events {
                     self.machine.handle(Input::Event(event), now);
                 }
@@ -229,16 +271,6 @@ impl Session {
                     self.machine.handle(Input::Overflowed, now);
                 }
             }
-        }
-    }
-
-    fn received(&mut self, bytes: bytes::Bytes, now: Instant) {
-        self.machine.handle(Input::Received, now);
-        self.undecoded = true;
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::from(bytes);
-        } else {
-            self.buffer.extend_from_slice(&bytes);
         }
     }
 
@@ -255,7 +287,8 @@ impl Session {
                 Err(error) => self.machine.handle(Input::Undecodable(error), now),
             }
         }
-        if self.buffer.is_empty() && self.buffer.capacity() > KEPT_BUFFER {
+        if self.buffer.is_empty() {
+            // Given back while idle: there are many sessions.
             self.buffer = BytesMut::new();
         }
     }
@@ -274,10 +307,11 @@ impl Session {
         match output {
             Output::Write(frame) => {
                 services.metrics.frame_out(&frame);
+                let frame = self.outgoing.encoding().encode(&[&frame]);
                 // A queue that has overflowed takes nothing: the ERROR goes past it.
-                if self.outgoing.push(Class::Control, frame.clone().into()) == Pushed::Closed {
+                if self.outgoing.push(Class::Control, frame.clone()) == Pushed::Closed {
                     if self.machine.has_ended() {
-                        self.link.push(frame.into());
+                        self.outgoing.push_last(frame);
                     } else {
                         // Now, or a message of many frames would be answered past the bound.
                         self.machine.handle(Input::Overflowed, Instant::now());
@@ -352,11 +386,13 @@ impl Session {
 
     /// Writes what is queued and the close frame, and waits for the peer's.
     async fn close(&mut self, end: &Disconnect) {
-        self.link.write_all(&self.outgoing).await;
-        let frame = CloseFrame { code: end.close_code, reason: end.reason.into() };
-        let socket = self.link.socket();
-        if socket.send(Message::Close(Some(frame))).await.is_ok() {
-            while let Some(Ok(_)) = socket.next().await {}
+        self.outgoing.push_last(self.outgoing.encoding().close(end.close_code, end.reason));
+        poll_fn(|cx| self.outgoing.poll_written(cx)).await;
+        // What it still sends is read, or the last frames could be lost with a reset.
+        while !self.client_closed {
+            self.buffer.clear();
+            let received = poll_fn(|cx| self.inlet.poll(cx, &mut self.buffer)).await;
+            self.client_closed = matches!(received, Received::Closed(_) | Received::Broken(_));
         }
     }
 

@@ -22,6 +22,14 @@ impl Version {
         }
     }
 
+    /// The version of one of [`Self::SUBPROTOCOLS`].
+    pub fn from_subprotocol(name: &str) -> Option<Self> {
+        [Version::V1_2, Version::V1_1, Version::V1_0]
+            .into_iter()
+            .zip(Self::SUBPROTOCOLS)
+            .find_map(|(version, protocol)| (protocol == name).then_some(version))
+    }
+
     fn from_wire(text: &str) -> Option<Self> {
         match text.trim() {
             "1.0" => Some(Version::V1_0),

@@ -1,40 +1,36 @@
 //! The listener for clients: HTTP/1.1 with upgrades. A client that is slow with its request is dropped, an error of one
 //! accept ends nothing, and draining closes the listener.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use axum::response::{IntoResponse as _, Response};
+use http::{Request, StatusCode};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use super::upgrade::{self, Gate};
 
 /// After a failed accept (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A client's request line and headers, at most, bytes.
+const MAX_HEAD: usize = 16 * 1024;
 
 /// Accepts until `draining`.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    header_timeout: Duration,
-    tasks: TaskTracker,
-    draining: CancellationToken,
-) {
+pub async fn serve(listener: TcpListener, gate: Arc<Gate>, header_timeout: Duration, draining: CancellationToken) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(16 * 1024);
-    let http = Arc::new(http);
+    http.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(MAX_HEAD);
+    let tasks = gate.services.tasks.clone();
     loop {
         let accepted = tokio::select! {
             () = draining.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                tasks.spawn(handle(stream, router.clone(), Arc::clone(&http), draining.clone()));
+            Ok((stream, peer)) => {
+                tasks.spawn(handle(stream, peer, Arc::clone(&gate), http.clone(), draining.clone()));
             }
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
@@ -45,12 +41,22 @@ pub async fn serve(
 }
 
 /// One connection, until it is upgraded or closed.
-async fn handle(stream: TcpStream, router: Router, http: Arc<http1::Builder>, draining: CancellationToken) {
+async fn handle(
+    stream: TcpStream,
+    peer: SocketAddr,
+    gate: Arc<Gate>,
+    http: http1::Builder,
+    draining: CancellationToken,
+) {
     // Small frames must not wait for more.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY could not be set");
     }
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).with_upgrades();
+    let service = service_fn(|request| {
+        let response = route(&gate, request, peer);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
         served = &mut connection => served,
@@ -61,5 +67,12 @@ async fn handle(stream: TcpStream, router: Router, http: Arc<http1::Builder>, dr
     };
     if let Err(error) = served {
         debug!(%error, "an HTTP connection ended");
+    }
+}
+
+fn route(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr) -> Response {
+    match request.uri().path() {
+        "/ws" => upgrade::upgrade(gate, request, peer),
+        _ => (StatusCode::NOT_FOUND, "there is nothing here; WebSockets are at /ws\n").into_response(),
     }
 }

@@ -229,15 +229,13 @@ fn outcome(answer: CreateMessageResult) -> Result<CreateMessageResponse, Refusal
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Waker};
-
     use super::*;
 
     #[test]
     fn what_is_behind_a_failed_send_is_failed_too_until_the_lane_sends_all_again() {
         let (sender, mut queue) = mpsc::channel(1);
         let sends = Sends { queues: [sender].into() };
-        let outgoing = Arc::new(Outgoing::new(1 << 10, 1));
+        let outgoing = crate::session::outgoing_tests::queue(1 << 10, 1);
         let submit = |run: &Run, no| {
             let (request, outgoing) = (CreateMessageRequest::default(), Arc::clone(&outgoing));
             sends.submit(0, Outbound { conversation: 7, run: run.clone(), no, request, outgoing });
@@ -250,7 +248,7 @@ mod tests {
         submit(&run, 3);
         submit(&other, 4);
         assert_eq!(queue.try_recv().unwrap().no, 4);
-        let taken = outgoing.take(&mut Context::from_waker(Waker::noop()), &mut Default::default(), usize::MAX);
+        let taken = crate::session::outgoing_tests::news(&outgoing);
         let failed = |event: &Event| matches!(event, Event::Sent { no: 2 | 3, result: Err(_), .. });
         assert!(taken.events.len() == 2 && taken.events.iter().all(failed), "{:?}", taken.events);
     }

@@ -7,7 +7,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use proto::{Code, event::Tier};
+use bytes::Bytes;
+use proto::{
+    Code,
+    event::{ResumedData, Tier},
+};
 
 use super::{Attached, Conversation, Effect, LogRead, Member, Page, Reader, group::resumed_frame};
 use crate::{
@@ -111,7 +115,7 @@ impl Conversation {
     fn end_at_once(&self, attach: &Attach, at_seq: i64, recovered: bool) {
         let after = self.position.unwrap_or(0).max(at_seq);
         let resumed = self.resumed(after, recovered, true, Tier::Live, Vec::new(), attach.user_seq);
-        attach.outgoing.push(Class::Control, resumed_frame(&attach.head, &resumed, self.epoch));
+        attach.outgoing.push(Class::Control, self.resumed_frame(attach, &resumed));
         attach.outgoing.notify(ended(attach, at_seq, false));
     }
 
@@ -218,10 +222,14 @@ impl Conversation {
         }
         let user_seq = follower.attach.user_seq;
         let resumed = self.resumed(follower.cursor, true, true, Tier::Live, Vec::new(), user_seq);
-        follower.attach.outgoing.push(Class::Control, resumed_frame(&follower.attach.head, &resumed, self.epoch));
+        follower.attach.outgoing.push(Class::Control, self.resumed_frame(&follower.attach, &resumed));
         // A membership that the attaching read did not show began behind its head.
         follower.attach.outgoing.notify(ended(&follower.attach, follower.head, false));
         Next::Gone
+    }
+
+    fn resumed_frame(&self, attach: &Attach, resumed: &ResumedData) -> Bytes {
+        resumed_frame(&attach.head, resumed, self.epoch, attach.outgoing.encoding())
     }
 
     fn say_resumed(&self, follower: &mut Follower, recovered: bool, tier: Tier) {
@@ -230,7 +238,7 @@ impl Conversation {
         let skipped = follower.visible.skipped(follower.cursor, top);
         let mut resumed = self.resumed(follower.cursor, recovered, false, tier, skipped, attach.user_seq);
         resumed.head = resumed.head.max(top);
-        attach.outgoing.push(Class::Control, resumed_frame(&attach.head, &resumed, self.epoch));
+        attach.outgoing.push(Class::Control, self.resumed_frame(attach, &resumed));
         if std::mem::take(&mut follower.opening) {
             self.metrics.resumed_from(tier);
             let (subscription, conversation) = (attach.key.subscription, attach.conversation);
@@ -253,9 +261,10 @@ impl Follower {
             Kind::Created => *joined_user_seq,
             _ => (event.subject == *user && event.user_seq > 0).then_some(event.user_seq),
         };
+        let encoding = outgoing.encoding();
         let frame = match user_seq {
-            Some(user_seq) => event.frame_for_subject(head, user_seq),
-            None => event.frame(head),
+            Some(user_seq) => event.frame_for_subject(head, user_seq, encoding),
+            None => event.frame(head, encoding),
         };
         outgoing.push(Class::Replay, frame)
     }

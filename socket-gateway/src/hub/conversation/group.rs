@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
 use proto::event::ResumedData;
 
 use crate::{
@@ -11,8 +11,9 @@ use crate::{
         event::{Event, Kind},
     },
     metrics::{Dropped, Metrics},
-    session::{self, Class, Outgoing, Pushed},
+    session::{self, Class, Outgoing, Pushed, Unflushed},
     stomp::{Version, Writer},
+    transport::Encoding,
 };
 
 /// One subscriber.
@@ -30,6 +31,7 @@ pub struct Groups(Vec<Group>);
 #[derive(Debug)]
 struct Group {
     head: Head,
+    encoding: Encoding,
     members: Vec<Member>,
 }
 
@@ -39,9 +41,10 @@ impl Groups {
     }
 
     pub fn add(&mut self, head: &Head, member: Member) {
-        match self.0.iter_mut().find(|group| group.head == *head) {
+        let encoding = member.outgoing.encoding();
+        match self.0.iter_mut().find(|group| group.head == *head && group.encoding == encoding) {
             Some(group) => group.members.push(member),
-            None => self.0.push(Group { head: head.clone(), members: vec![member] }),
+            None => self.0.push(Group { head: head.clone(), encoding, members: vec![member] }),
         }
     }
 
@@ -56,16 +59,16 @@ impl Groups {
     }
 
     /// Queues the event for every member; says for how many. The subject of a USER_LEFT is a member no more.
-    pub fn push(&mut self, conversation: i64, event: &Event, metrics: &Metrics) -> u64 {
+    pub fn push(&mut self, conversation: i64, event: &Event, metrics: &Metrics, unflushed: &mut Unflushed) -> u64 {
         let mut queued = 0;
         for group in &mut self.0 {
-            let frame = event.frame(&group.head);
+            let frame = event.frame(&group.head, group.encoding);
             group.members.retain(|member| {
                 let pushed = if event.user_seq > 0 && member.user == event.subject {
-                    let own = event.frame_for_subject(&group.head, event.user_seq);
-                    member.outgoing.push(Class::Sequenced, own)
+                    let own = event.frame_for_subject(&group.head, event.user_seq, group.encoding);
+                    member.outgoing.deliver(Class::Sequenced, own, unflushed)
                 } else {
-                    member.outgoing.push(Class::Sequenced, frame.clone())
+                    member.outgoing.deliver(Class::Sequenced, frame.clone(), unflushed)
                 };
                 queued += u64::from(pushed == Pushed::Queued);
                 let left = event.kind == Kind::UserLeft && member.user == event.subject;
@@ -85,11 +88,11 @@ impl Groups {
         queued
     }
 
-    pub fn push_unsequenced(&mut self, tail: &str, metrics: &Metrics) {
+    pub fn push_unsequenced(&mut self, tail: &str, metrics: &Metrics, unflushed: &mut Unflushed) {
         for group in &self.0 {
-            let frame: Utf8Bytes = group.head.frame("", tail).into();
+            let frame = group.head.encoded("", tail, group.encoding);
             for member in &group.members {
-                if member.outgoing.push(Class::Unsequenced, frame.clone()) == Pushed::Dropped {
+                if member.outgoing.deliver(Class::Unsequenced, frame.clone(), unflushed) == Pushed::Dropped {
                     metrics.dropped(Dropped::QueueFull);
                 }
             }
@@ -98,7 +101,7 @@ impl Groups {
 
     pub fn push_resumed(&mut self, resumed: &ResumedData, epoch: i64) {
         for group in &self.0 {
-            let frame = resumed_frame(&group.head, resumed, epoch);
+            let frame = resumed_frame(&group.head, resumed, epoch, group.encoding);
             for member in &group.members {
                 member.outgoing.push(Class::Control, frame.clone());
             }
@@ -107,7 +110,7 @@ impl Groups {
 }
 
 /// A RESUMED event: made here, unsequenced, of the current epoch.
-pub fn resumed_frame(head: &Head, resumed: &ResumedData, epoch: i64) -> Utf8Bytes {
+pub fn resumed_frame(head: &Head, resumed: &ResumedData, epoch: i64, encoding: Encoding) -> Bytes {
     let event_id = uuid::Uuid::now_v7().to_string();
     let event_type = proto::EventType::Resumed.as_str();
     let envelope = serde_json::json!({
@@ -126,7 +129,7 @@ pub fn resumed_frame(head: &Head, resumed: &ResumedData, epoch: i64) -> Utf8Byte
         .number("conversation-id", resumed.conversation_id.0)
         .number("epoch", epoch)
         .text(&envelope.to_string());
-    head.frame("", &tail).into()
+    head.encoded("", &tail, encoding)
 }
 
 fn at_now() -> String {

@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, task::Waker};
+use std::collections::VecDeque;
 
 use proto::{record::Routing, stream_entry::StreamEntry};
 
@@ -96,7 +96,7 @@ impl World {
         start: Start,
         answer: Result<Attached, Refusal>,
     ) -> Reader {
-        let outgoing = Arc::new(Outgoing::new(1 << 20, 1 << 16));
+        let outgoing = session::outgoing_tests::queue(1 << 20, 1 << 16);
         let attach = Attach {
             key: key(subscription),
             user,
@@ -135,10 +135,8 @@ impl World {
 
 impl Reader {
     fn take(&mut self) -> Vec<session::Event> {
-        let mut batch = VecDeque::new();
-        let taken = self.outgoing.take(&mut std::task::Context::from_waker(Waker::noop()), &mut batch, usize::MAX);
-        self.got.extend(batch.iter().map(|frame| frame.as_str().to_owned()));
-        taken.events
+        self.got.extend(self.outgoing.take(usize::MAX).iter().map(|frame| crate::transport::text(frame).to_owned()));
+        session::outgoing_tests::news(&self.outgoing).events
     }
 
     fn header(frame: &str, name: &str) -> Option<i64> {
@@ -409,7 +407,7 @@ async fn a_subscription_ahead_of_the_position_gets_nothing_twice() {
 async fn a_replay_is_paced_by_the_sessions_queue() {
     let (mut world, _reader) = World::at(10);
     world.arrive(11..=14);
-    let outgoing = Arc::new(Outgoing::new(1 << 20, 1));
+    let outgoing = session::outgoing_tests::queue(1 << 20, 1);
     let attach = Attach {
         key: key(2),
         user: 5,
