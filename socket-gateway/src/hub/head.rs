@@ -28,6 +28,11 @@ impl Head {
         Self { text: format!("{text}ack:{no}-").into(), with_ack: true }
     }
 
+    /// The session wants to know what was queued for the subscription.
+    pub fn acknowledges(&self) -> bool {
+        self.with_ack
+    }
+
     /// A frame: this, `more` header lines, and a tail that begins with its `message-id` and ends with the NUL.
     pub fn frame(&self, more: &str, tail: &str) -> String {
         self.parts(more, tail).concat()

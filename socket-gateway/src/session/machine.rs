@@ -391,6 +391,7 @@ impl Machine {
                     }
                 }
             }
+            Event::Delivered { .. } => {}
             Event::Attached { subscription, conversation } => self.attached_to(subscription, conversation),
             Event::Refused { subscription, conversation, refusal } => {
                 self.attach_refused(subscription, conversation, &refusal, now);

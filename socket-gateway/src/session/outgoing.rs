@@ -8,7 +8,8 @@
 //! Frames are bounded in bytes: over the bound unsequenced ones are dropped first, and if that does not suffice the
 //! session has *overflowed*: the queue is emptied, takes nothing more, and the session ends itself as a slow consumer.
 //! Replay is not counted, because who feeds it waits for the queue to run low ([`Outgoing::wait_for_low_water`]). Events
-//! are bounded by what the session has asked for: each answers one request, or ends one subscription.
+//! are bounded by what the session has asked for: each answers one request, ends one subscription, or is a note that has
+//! come along with a frame.
 
 use std::{
     collections::VecDeque,
@@ -29,6 +30,8 @@ const FRAME_OVERHEAD: usize = 48;
 const SLICES: usize = 64;
 /// Room for so many frames is kept while nothing waits.
 const KEPT_FRAMES: usize = 4;
+/// With so many events the session's task is woken, be it only for them.
+const KEPT_NOTES: usize = 64;
 
 /// How a frame is treated when the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub enum Event {
     Done { no: u64, result: Result<(), Refusal> },
     /// RESUMED is queued: the subscription is attached to the conversation.
     Attached { subscription: u32, conversation: i64 },
+    /// A sequenced event is queued for a subscription that acknowledges.
+    Delivered { subscription: u32, conversation: i64, seq: i64 },
     /// It could not be attached.
     Refused { subscription: u32, conversation: i64, refusal: Refusal },
     /// The subscriber was removed, or has got all that a former member may see; nothing more comes.
@@ -174,22 +179,38 @@ impl Outgoing {
 
     /// Queues a frame, and wakes the session's task to write it; see [`Class`] for what happens when the queue is full.
     pub fn push(&self, class: Class, frame: Bytes) -> Pushed {
+        self.push_noted(class, frame, None)
+    }
+
+    /// The same, with an event that the state machine gets if the frame is queued: such notes are in the order of their
+    /// frames.
+    pub fn push_noted(&self, class: Class, frame: Bytes, note: Option<Event>) -> Pushed {
         let mut state = self.lock();
-        let pushed = state.push(class, frame, self.limit);
+        let pushed = state.push(class, frame, note, self.limit);
         if pushed == Pushed::Queued || state.overflowed {
             wake(state);
         }
         pushed
     }
 
-    /// Queues a frame for many receivers: nobody is woken, the caller flushes what it finds in `unflushed`.
-    pub fn deliver(self: &Arc<Self>, class: Class, frame: Bytes, unflushed: &mut Unflushed) -> Pushed {
+    /// Queues a frame for many receivers, with a note as [`Self::push_noted`] takes it: nobody is woken, the caller
+    /// flushes what it finds in `unflushed`. Notes wait for the session's task to look at them by itself, but not all.
+    pub fn deliver(
+        self: &Arc<Self>,
+        class: Class,
+        frame: Bytes,
+        note: Option<Event>,
+        unflushed: &mut Unflushed,
+    ) -> Pushed {
         let mut state = self.lock();
-        let pushed = state.push(class, frame, self.limit);
+        let pushed = state.push(class, frame, note, self.limit);
         if pushed == Pushed::Queued {
             if !state.dirty && !state.blocked {
                 state.dirty = true;
                 unflushed.push(Arc::clone(self));
+            }
+            if state.events.len() >= KEPT_NOTES {
+                wake(state);
             }
         } else if state.overflowed {
             wake(state);
@@ -242,6 +263,11 @@ impl Outgoing {
         if state.frames.is_empty() || state.broken { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// What the state machine has to hear before anything that the client has sent since.
+    pub fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.lock().events)
+    }
+
     /// Takes frames of about `bytes` out, where no socket does.
     pub fn take(&self, bytes: usize) -> Vec<Bytes> {
         let mut state = self.lock();
@@ -290,7 +316,7 @@ impl Outgoing {
 }
 
 impl State {
-    fn push(&mut self, class: Class, frame: Bytes, limit: usize) -> Pushed {
+    fn push(&mut self, class: Class, frame: Bytes, note: Option<Event>, limit: usize) -> Pushed {
         let cost = frame.len() + FRAME_OVERHEAD;
         if self.closed || self.overflowed {
             return Pushed::Closed;
@@ -308,6 +334,7 @@ impl State {
             self.counted += cost;
         }
         self.frames.push_back((class, frame));
+        self.events.extend(note);
         Pushed::Queued
     }
 

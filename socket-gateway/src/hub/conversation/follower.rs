@@ -13,7 +13,10 @@ use proto::{
     event::{ResumedData, Tier},
 };
 
-use super::{Attached, Conversation, Effect, LogRead, Member, Page, Reader, group::resumed_frame};
+use super::{
+    Attached, Conversation, Effect, LogRead, Member, Page, Reader,
+    group::{delivered, resumed_frame},
+};
 use crate::{
     hub::{
         Attach, Scope, Start, SubscriptionKey,
@@ -256,7 +259,7 @@ impl Follower {
     }
 
     fn send(&self, event: &Event) -> Pushed {
-        let Attach { user, head, joined_user_seq, outgoing, .. } = &self.attach;
+        let Attach { key, user, conversation, head, joined_user_seq, outgoing, .. } = &self.attach;
         let user_seq = match event.kind {
             Kind::Created => *joined_user_seq,
             _ => (event.subject == *user && event.user_seq > 0).then_some(event.user_seq),
@@ -266,7 +269,8 @@ impl Follower {
             Some(user_seq) => event.frame_for_subject(head, user_seq, encoding),
             None => event.frame(head, encoding),
         };
-        outgoing.push(Class::Replay, frame)
+        let note = head.acknowledges().then(|| delivered(*key, *conversation, event.seq));
+        outgoing.push_noted(Class::Replay, frame, note)
     }
 }
 

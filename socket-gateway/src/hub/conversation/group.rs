@@ -64,12 +64,13 @@ impl Groups {
         for group in &mut self.0 {
             let frame = event.frame(&group.head, group.encoding);
             group.members.retain(|member| {
-                let pushed = if event.user_seq > 0 && member.user == event.subject {
-                    let own = event.frame_for_subject(&group.head, event.user_seq, group.encoding);
-                    member.outgoing.deliver(Class::Sequenced, own, unflushed)
+                let frame = if event.user_seq > 0 && member.user == event.subject {
+                    event.frame_for_subject(&group.head, event.user_seq, group.encoding)
                 } else {
-                    member.outgoing.deliver(Class::Sequenced, frame.clone(), unflushed)
+                    frame.clone()
                 };
+                let note = group.head.acknowledges().then(|| delivered(member.key, conversation, event.seq));
+                let pushed = member.outgoing.deliver(Class::Sequenced, frame, note, unflushed);
                 queued += u64::from(pushed == Pushed::Queued);
                 let left = event.kind == Kind::UserLeft && member.user == event.subject;
                 if left {
@@ -92,7 +93,7 @@ impl Groups {
         for group in &self.0 {
             let frame = group.head.encoded("", tail, group.encoding);
             for member in &group.members {
-                if member.outgoing.deliver(Class::Unsequenced, frame.clone(), unflushed) == Pushed::Dropped {
+                if member.outgoing.deliver(Class::Unsequenced, frame.clone(), None, unflushed) == Pushed::Dropped {
                     metrics.dropped(Dropped::QueueFull);
                 }
             }
@@ -107,6 +108,11 @@ impl Groups {
             }
         }
     }
+}
+
+/// What a session that acknowledges is told.
+pub fn delivered(key: SubscriptionKey, conversation: i64, seq: i64) -> session::Event {
+    session::Event::Delivered { subscription: key.subscription, conversation, seq }
 }
 
 /// A RESUMED event: made here, unsequenced, of the current epoch.

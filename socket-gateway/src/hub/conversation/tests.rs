@@ -558,7 +558,11 @@ async fn who_acknowledges_gets_an_ack_id_with_every_frame_be_it_live_replayed_or
     world.arrive([12]);
     let arrival = Arrival { entry: entry(0, 1, "TYPING", 0), stamp: Stamp::default() };
     world.conversation.arrived_unsequenced(&arrival);
-    reader.take();
+    let noted = reader.take().into_iter().filter_map(|event| match event {
+        session::Event::Delivered { subscription: 2, conversation: 7, seq } => Some(seq),
+        _ => None,
+    });
+    assert_eq!(noted.collect::<Vec<_>>(), [11, 12]);
     let ids = reader.got.iter().map(|frame| frame.lines().nth(2).unwrap_or_default());
     let ids: Vec<_> = ids.filter_map(|line| line.strip_prefix("ack:4-")).collect();
     assert!(ids[0].starts_with("u-"), "RESUMED: {ids:?}");

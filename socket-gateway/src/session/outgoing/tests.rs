@@ -77,11 +77,11 @@ fn a_closed_queue_takes_nothing() {
 fn a_queue_is_handed_to_be_flushed_once() {
     let (queue, mut unflushed) = (queue(1000, 100), Unflushed::new());
     for _ in 0..3 {
-        assert_eq!(queue.deliver(Class::Sequenced, frame(1), &mut unflushed), Pushed::Queued);
+        assert_eq!(queue.deliver(Class::Sequenced, frame(1), None, &mut unflushed), Pushed::Queued);
     }
     assert_eq!(unflushed.len(), 1);
     queue.flush(Instant::now());
-    assert_eq!(queue.deliver(Class::Sequenced, frame(1), &mut unflushed), Pushed::Queued);
+    assert_eq!(queue.deliver(Class::Sequenced, frame(1), None, &mut unflushed), Pushed::Queued);
     assert_eq!(unflushed.len(), 2);
 }
 
@@ -109,7 +109,7 @@ async fn frames_come_whole_and_in_order_whoever_writes_them() {
     });
     let mut unflushed = Unflushed::new();
     for no in 0..total {
-        queue.deliver(Class::Sequenced, numbered(no, 500), &mut unflushed);
+        queue.deliver(Class::Sequenced, numbered(no, 500), None, &mut unflushed);
         if no % 7 == 0 {
             unflushed.drain(..).for_each(|queue| queue.flush(Instant::now()));
         }
@@ -131,7 +131,7 @@ async fn a_frame_that_was_begun_is_ended_before_the_last_ones() {
     std::future::poll_fn(|cx| queue.lock().sink_writable(cx)).await;
     let mut no = 0;
     while !queue.lock().overflowed {
-        queue.deliver(Class::Sequenced, numbered(no, 100_000), &mut Unflushed::new());
+        queue.deliver(Class::Sequenced, numbered(no, 100_000), None, &mut Unflushed::new());
         queue.flush(Instant::now());
         no += 1;
     }
@@ -171,4 +171,33 @@ impl State {
             Sink::Taken => Poll::Ready(()),
         }
     }
+}
+
+#[test]
+fn a_note_comes_with_its_frame_or_not_at_all() {
+    let queue = queue(1000, 100);
+    let note = |seq| Some(Event::Delivered { subscription: 1, conversation: 7, seq });
+    assert_eq!(queue.push_noted(Class::Sequenced, frame(600), note(1)), Pushed::Queued);
+    assert_eq!(queue.push_noted(Class::Unsequenced, frame(600), note(2)), Pushed::Dropped);
+    let events = queue.take_events();
+    assert!(matches!(events[..], [Event::Delivered { seq: 1, .. }]), "{events:?}");
+}
+
+#[test]
+fn notes_do_not_pile_up_unseen() {
+    struct Flag(std::sync::atomic::AtomicBool);
+    impl std::task::Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let flag = Arc::new(Flag(false.into()));
+    let queue = queue(1 << 20, 100);
+    assert!(queue.poll(&mut Context::from_waker(&Arc::clone(&flag).into())).is_pending());
+    let woken_after = (1..=1000).find(|seq| {
+        let note = Some(Event::Delivered { subscription: 1, conversation: 7, seq: *seq });
+        queue.deliver(Class::Sequenced, frame(1), note, &mut Unflushed::new());
+        flag.0.load(std::sync::atomic::Ordering::Relaxed)
+    });
+    assert_eq!(woken_after, Some(KEPT_NOTES as i64));
 }
