@@ -94,6 +94,7 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         stomp: config.stomp.limits(),
         replay_low_water: config.limits.replay_low_water,
         close_timeout: config.websocket.close_timeout,
+        sockjs_heartbeat: config.sockjs.heartbeat,
         drain_window: config.drain.window,
         hub,
         core,

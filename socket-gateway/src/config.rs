@@ -32,6 +32,7 @@ Config {
     registration: Registration,
     hub: Hub,
     websocket: WebSocket,
+    sockjs: Sockjs,
     stomp: Stomp,
     session: Session,
     limits: Limits,
@@ -130,6 +131,24 @@ section!(WebSocket {
     close_timeout: Duration,
 });
 
+section!(Sockjs {
+    websocket: bool,
+    cookie_needed: bool,
+    client_url: String,
+    #[serde(with = "duration")]
+    disconnect_delay: Duration,
+    #[serde(with = "duration")]
+    heartbeat: Duration,
+    #[serde(with = "bytes")]
+    response_limit: usize,
+    #[serde(with = "bytes")]
+    max_send: usize,
+    #[serde(with = "bytes")]
+    receive_queue: usize,
+    #[serde(with = "bytes")]
+    max_session_id: usize,
+});
+
 section!(Stomp {
     #[serde(with = "bytes")]
     max_line: usize,
@@ -206,6 +225,9 @@ impl Validate for Config {
             ("registration.read_count", self.registration.read_count),
             ("registration.batch", self.registration.batch),
             ("hub.queue", self.hub.queue),
+            ("sockjs.response_limit", self.sockjs.response_limit),
+            ("sockjs.receive_queue", self.sockjs.receive_queue),
+            ("sockjs.max_session_id", self.sockjs.max_session_id),
             ("limits.sends_in_flight", self.limits.sends_in_flight),
             ("limits.sends_per_second", self.limits.sends_per_second as usize),
             ("limits.sends_burst", self.limits.sends_burst as usize),
@@ -213,7 +235,8 @@ impl Validate for Config {
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(format!("{key} must be above 0"));
         }
-        let rules: [(bool, &str); 11] = [
+        let client_url = &self.sockjs.client_url;
+        let rules: [(bool, &str); 15] = [
             (
                 !self.gateway.id.is_empty() && self.gateway.id.chars().all(id_is_safe),
                 "gateway.id must be letters, digits, dashes and dots",
@@ -235,6 +258,14 @@ impl Validate for Config {
             (
                 self.stomp.max_body <= self.websocket.max_message,
                 "websocket.max_message must not be below stomp.max_body",
+            ),
+            (self.stomp.max_body <= self.sockjs.max_send, "sockjs.max_send must not be below stomp.max_body"),
+            (!self.sockjs.disconnect_delay.is_zero(), "sockjs.disconnect_delay must be above 0s"),
+            (!self.sockjs.heartbeat.is_zero(), "sockjs.heartbeat must be above 0s"),
+            (
+                (client_url.starts_with('/') || client_url.starts_with("http"))
+                    && !client_url.contains(['"', '<', '>']),
+                "sockjs.client_url must be a path or an http(s) URL",
             ),
             (
                 self.websocket.max_frame <= self.websocket.max_message,
@@ -284,6 +315,7 @@ pub mod tests {
         for (key, value, names) in [
             ("REGISTRATION__LEASE_RENEWAL", "4s", ["registration.lease_renewal", "registration.lease_ttl"]),
             ("STOMP__MAX_BODY", "2MiB", ["websocket.max_message", "stomp.max_body"]),
+            ("SOCKJS__MAX_SEND", "128KiB", ["sockjs.max_send", "stomp.max_body"]),
             ("LIMITS__MESSAGE_BODY", "300KiB", ["limits.message_body", "stomp.max_body"]),
             ("LIMITS__OUTGOING", "64KiB", ["limits.replay_low_water", "limits.outgoing"]),
             ("SHUTDOWN__GRACE", "9s", ["shutdown.grace", "drain.window"]),
@@ -293,6 +325,8 @@ pub mod tests {
             assert!(names.iter().all(|name| message.contains(name)), "{message}");
         }
         assert!(load(&[("CORE__BATCH", "0")]).unwrap_err().contains("core.batch"));
+        assert!(load(&[("SOCKJS__HEARTBEAT", "0s")]).unwrap_err().contains("sockjs.heartbeat"));
+        assert!(load(&[("SOCKJS__CLIENT_URL", "/x\"><script>")]).unwrap_err().contains("sockjs.client_url"));
         assert!(load(&[("GATEWAY__ID", "a:b")]).unwrap_err().contains("gateway.id"));
         assert!(load(&[("HUB__SHARTS", "1")]).unwrap_err().contains("sharts"));
     }

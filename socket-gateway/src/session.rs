@@ -18,5 +18,5 @@ pub use lane::Run;
 pub use machine::{Input, Machine, Output, Settings};
 #[cfg(test)]
 pub use outgoing::tests as outgoing_tests;
-pub use outgoing::{Class, Event, Outgoing, Pushed, Sink, Unflushed, Waiter};
+pub use outgoing::{Class, Event, Outgoing, Pulled, Pushed, Sink, Unflushed, Waiter};
 pub use serve::{Services, Users, serve};

@@ -3,7 +3,8 @@
 //! Others put things in under a short lock and never wait for the client. Frames are written by whoever has just put
 //! them in, without waking anybody: a shard that has delivered a batch flushes the queues of all receivers itself
 //! ([`Outgoing::flush`]), many frames in one write. Only where the socket takes no more does the session's task come in:
-//! it waits until the socket is writable and goes on ([`Outgoing::poll`]).
+//! it waits until the socket is writable and goes on ([`Outgoing::poll`]). Where the client comes for its frames with
+//! requests of its own, each request pulls what there is ([`Outgoing::poll_pull`]), also after the session's end.
 //!
 //! Frames are bounded in bytes: over the bound unsequenced ones are dropped first, and if that does not suffice the
 //! session has *overflowed*: the queue is emptied, takes nothing more, and the session ends itself as a slow consumer.
@@ -91,8 +92,32 @@ pub struct Waiter {
 pub enum Sink {
     /// The client's socket.
     Socket(OwnedWriteHalf),
-    /// Nowhere by themselves: they are taken out ([`Outgoing::take`]).
-    Taken,
+    /// Nowhere by themselves: they are taken out ([`Outgoing::take`], [`Outgoing::poll_pull`]).
+    Taken(Box<Taken>),
+}
+
+/// Of a queue that is taken from.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Who waits for frames.
+    puller: Option<Waker>,
+    /// The session is over: the close code, and the reason.
+    end: Option<(u16, &'static str)>,
+}
+
+/// What [`Outgoing::poll_pull`] gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pulled {
+    /// At least one.
+    Frames(Vec<Bytes>),
+    /// The session is over, and all of it was taken.
+    End(u16, &'static str),
+}
+
+impl Sink {
+    pub fn taken() -> Self {
+        Self::Taken(Box::default())
+    }
 }
 
 /// The queue of one session.
@@ -270,15 +295,43 @@ impl Outgoing {
 
     /// Takes frames of about `bytes` out, where no socket does.
     pub fn take(&self, bytes: usize) -> Vec<Bytes> {
+        self.lock().take(bytes, &self.metrics)
+    }
+
+    /// For a request of a client that comes for its frames: about `bytes` of what there is, or the end. Remembers whom to
+    /// wake.
+    pub fn poll_pull(&self, cx: &mut Context<'_>, bytes: usize) -> Poll<Pulled> {
         let mut state = self.lock();
-        let (mut taken, mut out) = (0, Vec::new());
-        while taken < bytes
-            && let Some(frame) = state.pop()
-        {
-            taken += frame.len();
-            out.push(frame);
+        let frames = state.take(bytes, &self.metrics);
+        if !frames.is_empty() {
+            if state.backlog() < self.low_water && !state.waiters.is_empty() {
+                wake(state);
+            }
+            return Poll::Ready(Pulled::Frames(frames));
         }
-        out
+        let Sink::Taken(taken) = &mut state.sink else { return Poll::Pending };
+        match taken.end {
+            Some((code, reason)) => Poll::Ready(Pulled::End(code, reason)),
+            None => {
+                taken.puller = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether frames are taken out by requests; such a session ends with [`Outgoing::end`].
+    pub fn is_taken(&self) -> bool {
+        matches!(self.lock().sink, Sink::Taken(_))
+    }
+
+    /// The session is over: what waits can still be taken, and then the end is told, however often.
+    pub fn end(&self, code: u16, reason: &'static str) {
+        let mut state = self.lock();
+        state.closed = true;
+        if let Sink::Taken(taken) = &mut state.sink {
+            taken.end = Some((code, reason));
+            wake_puller(taken);
+        }
     }
 
     /// When something was written last.
@@ -305,10 +358,14 @@ impl Outgoing {
         wait
     }
 
-    /// Takes nothing more; what waits is dropped.
+    /// Takes nothing more; what waits is dropped, where the client can't come for it.
     pub fn close(&self) {
         let mut state = self.lock();
-        state.clear();
+        if let Sink::Socket(_) = state.sink {
+            state.clear();
+            // The socket is closed now, not when the last has let go of this queue.
+            state.sink = Sink::taken();
+        }
         state.closed = true;
         (state.events, state.waiters, state.waker) = (Vec::new(), Vec::new(), None);
         state.report(&self.metrics);
@@ -366,6 +423,22 @@ impl State {
         self.counted + self.replayed
     }
 
+    fn take(&mut self, bytes: usize, metrics: &Metrics) -> Vec<Bytes> {
+        let (mut taken, mut out) = (0, Vec::new());
+        while (taken < bytes || out.is_empty())
+            && let Some(frame) = self.pop()
+        {
+            taken += frame.len();
+            out.push(frame);
+        }
+        if taken > 0 {
+            self.wrote_at = Instant::now();
+            metrics.bytes_out.inc_by(taken as u64);
+            self.report(metrics);
+        }
+        out
+    }
+
     fn pop(&mut self) -> Option<Bytes> {
         let (class, frame) = self.frames.pop_front()?;
         let cost = frame.len() + FRAME_OVERHEAD;
@@ -392,7 +465,7 @@ impl State {
                 }
             }
             self.write(Instant::now(), metrics);
-            if matches!(self.sink, Sink::Taken) {
+            if matches!(self.sink, Sink::Taken(_)) {
                 return;
             }
         }
@@ -400,6 +473,10 @@ impl State {
 
     /// Writes until all is written or the socket takes no more.
     fn write(&mut self, now: Instant, metrics: &Metrics) {
+        if let Sink::Taken(taken) = &mut self.sink {
+            wake_puller(taken);
+            return self.report(metrics);
+        }
         let mut total = 0;
         let outcome = loop {
             let Sink::Socket(socket) = &self.sink else { break Ok(()) };
@@ -458,6 +535,12 @@ impl Drop for Outgoing {
     fn drop(&mut self) {
         let reported = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).reported;
         self.metrics.queued_bytes.dec_by(reported as i64);
+    }
+}
+
+fn wake_puller(taken: &mut Taken) {
+    if let Some(puller) = taken.puller.take() {
+        puller.wake();
     }
 }
 

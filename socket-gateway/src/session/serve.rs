@@ -44,6 +44,8 @@ pub struct Services {
     pub stomp: Limits,
     pub replay_low_water: usize,
     pub close_timeout: Duration,
+    /// After so long without a frame a SockJS WebSocket gets a heart-beat of SockJS.
+    pub sockjs_heartbeat: Duration,
     pub drain_window: Duration,
     pub hub: Hub,
     pub core: Core,
@@ -134,6 +136,10 @@ struct Session {
     services: Arc<Services>,
     admission: Option<Admission>,
     registered: bool,
+    /// When a heart-beat of the transport may be due, where it has them: looked at then.
+    beat_at: Option<Instant>,
+    /// The connection is to be dropped without a word.
+    cut: bool,
     end: Option<Disconnect>,
 }
 
@@ -143,27 +149,26 @@ enum Wake {
     News(News),
 }
 
-/// Serves a client until one side ends it. `outlet` is where its frames go, and how they are built.
-pub async fn serve(
-    inlet: Inlet,
-    (sink, encoding): (Sink, Encoding),
-    _subprotocol: Option<Version>,
-    services: Arc<Services>,
-) {
+impl Services {
+    /// The queue of a new session: where its frames go, and how they are built.
+    pub fn outgoing(&self, sink: Sink, encoding: Encoding) -> Arc<Outgoing> {
+        let bounds = (self.settings.outgoing, self.replay_low_water);
+        Arc::new(Outgoing::new(sink, encoding, bounds, Arc::clone(&self.metrics)))
+    }
+}
+
+/// Serves a client until one side ends it.
+pub async fn serve(inlet: Inlet, outgoing: Arc<Outgoing>, _subprotocol: Option<Version>, services: Arc<Services>) {
     let no = services.next_session.fetch_add(1, Ordering::Relaxed);
     let id = uuid::Uuid::now_v7().simple().to_string();
     let now = Instant::now();
     let (settings, metrics) = (Arc::clone(&services.settings), Arc::clone(&services.metrics));
+    let beat_at = outgoing.encoding().heartbeat().map(|_| now + services.sockjs_heartbeat);
     let mut session = Session {
         no,
         inlet,
         client_closed: false,
-        outgoing: Arc::new(Outgoing::new(
-            sink,
-            encoding,
-            (services.settings.outgoing, services.replay_low_water),
-            Arc::clone(&metrics),
-        )),
+        outgoing,
         machine: Machine::new(id.clone(), settings, metrics, now),
         id,
         decoder: Decoder::new(services.stomp),
@@ -172,6 +177,8 @@ pub async fn serve(
         services,
         admission: None,
         registered: false,
+        beat_at,
+        cut: false,
         end: None,
     };
     session.run().await;
@@ -183,6 +190,9 @@ impl Session {
         let services = Arc::clone(&self.services);
         let draining = services.draining.cancelled();
         tokio::pin!(draining);
+        if let Some(open) = self.outgoing.encoding().open() {
+            self.outgoing.push(Class::Control, open);
+        }
         let mut told_to_drain = false;
         let timer = sleep_until(Instant::now() + NEVER);
         tokio::pin!(timer);
@@ -198,7 +208,8 @@ impl Session {
                 continue;
             }
             // A deadline that has moved on is found when the timer fires: most do, with each frame.
-            let deadline = self.machine.deadline().unwrap_or_else(|| Instant::now() + NEVER);
+            let deadlines = [self.machine.deadline(), self.beat_at];
+            let deadline = deadlines.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + NEVER);
             if deadline < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(deadline);
             }
@@ -208,6 +219,7 @@ impl Session {
                 () = &mut timer => {
                     self.machine.handle(Input::Wrote, self.outgoing.wrote_at());
                     self.machine.handle(Input::Tick, Instant::now());
+                    self.beat(Instant::now());
                 }
                 () = &mut draining, if !told_to_drain => {
                     told_to_drain = true;
@@ -221,8 +233,26 @@ impl Session {
         let end = self.end.take().unwrap_or_else(Disconnect::normal);
         debug!(session.id = self.id, close.code = end.close_code, reason = end.reason, "the session ends");
         self.services.metrics.closed(end.close_code);
-        // The peer may not read any more: it is not waited for long.
-        let _ = timeout(self.services.close_timeout, self.close(&end)).await;
+        if !self.cut {
+            // The peer may not read any more: it is not waited for long.
+            let _ = timeout(self.services.close_timeout, self.close(&end)).await;
+        }
+    }
+
+    /// Sends a heart-beat of the transport, if nothing was written for as long.
+    fn beat(&mut self, now: Instant) {
+        if self.beat_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let every = self.services.sockjs_heartbeat;
+        let due = self.outgoing.wrote_at() + every;
+        if due <= now
+            && let Some(beat) = self.outgoing.encoding().heartbeat()
+        {
+            // Where it does not fit, there is more to come anyway.
+            self.outgoing.push(Class::Unsequenced, beat);
+        }
+        self.beat_at = Some(if due > now { due } else { now + every });
     }
 
     /// Writes what is queued, then reads if more is wanted. Can be dropped at any time without loss.
@@ -256,6 +286,10 @@ impl Session {
                 self.end = Some(Disconnect::answering(code));
             }
             Wake::Received(Received::Broken(fault)) => self.machine.handle(Input::Broken(fault.into()), now),
+            Wake::Received(Received::Garbled) => {
+                (self.client_closed, self.cut) = (true, true);
+                self.end = Some(Disconnect::protocol("a message is no JSON array of strings"));
+            }
             Wake::News(News { broken: true, .. }) => {
                 self.client_closed = true;
                 self.end = Some(Disconnect::normal());
@@ -386,13 +420,17 @@ impl Session {
 
     /// Writes what is queued and the close frame, and waits for the peer's.
     async fn close(&mut self, end: &Disconnect) {
+        if self.outgoing.is_taken() {
+            // The client comes for it.
+            return self.outgoing.end(end.close_code, end.reason);
+        }
         self.outgoing.push_last(self.outgoing.encoding().close(end.close_code, end.reason));
         poll_fn(|cx| self.outgoing.poll_written(cx)).await;
         // What it still sends is read, or the last frames could be lost with a reset.
         while !self.client_closed {
             self.buffer.clear();
             let received = poll_fn(|cx| self.inlet.poll(cx, &mut self.buffer)).await;
-            self.client_closed = matches!(received, Received::Closed(_) | Received::Broken(_));
+            self.client_closed = matches!(received, Received::Closed(_) | Received::Broken(_) | Received::Garbled);
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::{
     net::tcp::OwnedReadHalf,
 };
 
+use super::sockjs::{self, json};
 use crate::websocket::{Control, Decoder, Fault, Step};
 
 /// The shared read buffer, bytes.
@@ -38,35 +39,68 @@ pub enum Received {
     Closed(Option<u16>),
     /// What came is no WebSocket, or larger than allowed.
     Broken(Fault),
+    /// What came is no SockJS: the connection is cut, without a word.
+    Garbled,
 }
 
 /// The reading half of a client's transport.
 #[derive(Debug)]
-pub struct Inlet {
+pub enum Inlet {
+    WebSocket(WebSocket),
+    /// STOMP in the strings of SockJS messages.
+    SockJsWebSocket(WebSocket, BytesMut),
+    /// What the client's HTTP requests bring.
+    SockJs(sockjs::Mail),
+}
+
+/// A WebSocket that is read.
+#[derive(Debug)]
+pub struct WebSocket {
     socket: OwnedReadHalf,
     decoder: Decoder,
     /// Read, but not decoded yet. Mostly empty.
     left: BytesMut,
 }
 
-impl Inlet {
+impl WebSocket {
     /// `left`: what was read behind the handshake already.
-    pub fn websocket(socket: OwnedReadHalf, decoder: Decoder, left: Bytes) -> Self {
+    pub fn new(socket: OwnedReadHalf, decoder: Decoder, left: Bytes) -> Self {
         Self { socket, decoder, left: left.into() }
+    }
+}
+
+impl Inlet {
+    /// Messages of a SockJS WebSocket, collected one by one.
+    pub fn sockjs(websocket: WebSocket) -> Self {
+        Inlet::SockJsWebSocket(websocket, BytesMut::new())
     }
 
     /// Reads once and appends what the client has sent to `buffer`. Can be dropped at any time without loss.
     pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<Received> {
+        match self {
+            Inlet::WebSocket(websocket) => websocket.poll(cx, |websocket, input| websocket.decode(input, buffer)),
+            Inlet::SockJsWebSocket(websocket, message) => {
+                websocket.poll(cx, |websocket, input| websocket.decode_sockjs(input, message, buffer))
+            }
+            Inlet::SockJs(mail) => {
+                mail.poll(cx, buffer).map(|came| if came { Received::Data } else { Received::Closed(None) })
+            }
+        }
+    }
+}
+
+impl WebSocket {
+    fn poll(&mut self, cx: &mut Context<'_>, decode: impl FnOnce(&mut Self, &mut [u8]) -> Received) -> Poll<Received> {
         if !self.left.is_empty() {
             let mut left = std::mem::take(&mut self.left);
-            return Poll::Ready(self.decode(&mut left, buffer));
+            return Poll::Ready(decode(self, &mut left));
         }
         SHARED.with_borrow_mut(|shared| {
             let mut read = ReadBuf::new(shared);
             let result = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read));
             match (result, read.filled_mut()) {
                 (Err(_), _) | (Ok(()), []) => Poll::Ready(Received::Closed(None)),
-                (Ok(()), filled) => Poll::Ready(self.decode(filled, buffer)),
+                (Ok(()), filled) => Poll::Ready(decode(self, filled)),
             }
         })
     }
@@ -79,16 +113,51 @@ impl Inlet {
                     at += used;
                     let Some(Step::Control(control)) = step else { continue };
                     self.left.extend_from_slice(&input[at..]);
-                    return match control {
-                        Control::Ping(payload) => Received::Ping(payload),
-                        Control::Pong => Received::Pong,
-                        Control::Close(code) => Received::Closed(code),
-                    };
+                    return control.into();
                 }
                 Err(fault) => return Received::Broken(fault),
             }
         }
         self.left.extend_from_slice(&input[at..]);
         Received::Data
+    }
+
+    /// `message` is the part of a message that has come; the decoder bounds it.
+    fn decode_sockjs(&mut self, input: &mut [u8], message: &mut BytesMut, buffer: &mut BytesMut) -> Received {
+        let mut at = 0;
+        while at < input.len() && buffer.len() < ENOUGH {
+            match self.decoder.decode(&mut input[at..], message) {
+                Ok((used, step)) => {
+                    at += used;
+                    match step {
+                        None => {}
+                        Some(Step::Message) => {
+                            let whole = std::mem::take(message);
+                            // Empty ones are to be ignored.
+                            if !whole.is_empty() && json::read(&whole, json::Accept::ArrayOrString, buffer).is_err() {
+                                return Received::Garbled;
+                            }
+                        }
+                        Some(Step::Control(control)) => {
+                            self.left.extend_from_slice(&input[at..]);
+                            return control.into();
+                        }
+                    }
+                }
+                Err(fault) => return Received::Broken(fault),
+            }
+        }
+        self.left.extend_from_slice(&input[at..]);
+        Received::Data
+    }
+}
+
+impl From<Control> for Received {
+    fn from(control: Control) -> Self {
+        match control {
+            Control::Ping(payload) => Received::Ping(payload),
+            Control::Pong => Received::Pong,
+            Control::Close(code) => Received::Closed(code),
+        }
     }
 }

@@ -3,15 +3,19 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::response::{IntoResponse as _, Response};
-use http::{Request, StatusCode};
+use axum::response::Response;
+use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::upgrade::{self, Gate};
+use super::{
+    sockjs::{self, Asked},
+    upgrade::{self, Gate},
+};
+use crate::websocket::handshake;
 
 /// After a failed accept (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -52,17 +56,23 @@ async fn handle(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY could not be set");
     }
+    // Ends this connection where it waits for a client that does not read.
+    let cut = CancellationToken::new();
     let service = service_fn(|request| {
-        let response = route(&gate, request, peer);
-        async { Ok::<_, Infallible>(response) }
+        let answer = route(&gate, request, peer, &cut);
+        async { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
         served = &mut connection => served,
+        () = cut.cancelled() => return debug!("an HTTP connection was cut: the client does not read"),
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                served = connection => served,
+                () = cut.cancelled() => return,
+            }
         }
     };
     if let Err(error) = served {
@@ -70,9 +80,11 @@ async fn handle(
     }
 }
 
-fn route(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr) -> Response {
-    match request.uri().path() {
-        "/ws" => upgrade::upgrade(gate, request, peer),
-        _ => (StatusCode::NOT_FOUND, "there is nothing here; WebSockets are at /ws\n").into_response(),
+/// The plain WebSocket, or SockJS.
+async fn route(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, cut: &CancellationToken) -> Response {
+    if request.uri().path() == sockjs::BASE && handshake::is_upgrade(request.headers()) {
+        return upgrade::upgrade(gate, request, peer);
     }
+    // Boxed: it is large, and most connections have none.
+    Box::pin(sockjs::answer(gate, Asked { request, peer, connection: cut.clone() })).await
 }

@@ -1,4 +1,4 @@
-//! `GET /ws`: the upgrade to a WebSocket, and what stands in its way.
+//! The upgrade to a WebSocket, and what stands in the way of any connection.
 
 use std::{
     collections::HashMap,
@@ -23,22 +23,28 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use super::{Encoding, Inlet};
+use super::{Encoding, Inlet, inlet::WebSocket, sockjs::Sockjs};
 use crate::{
     config,
     metrics::Metrics,
     session::{self, Sink},
     stomp::Version,
-    websocket::{self, handshake},
+    websocket::{
+        self,
+        handshake::{self, RFC_6455, Refused},
+    },
 };
 
+/// Origin, in the drafts before RFC 6455.
+const DRAFT_ORIGIN: HeaderName = HeaderName::from_static("sec-websocket-origin");
 /// What a proxy says of its client.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What the upgrade needs to know.
+/// What new connections need to know.
 pub struct Gate {
     pub services: Arc<session::Services>,
     pub settings: config::WebSocket,
+    pub sockjs: Sockjs,
     pub limits: config::Limits,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
@@ -57,6 +63,7 @@ impl Gate {
         Self {
             services,
             settings: config.websocket.clone(),
+            sockjs: Sockjs::new(config),
             limits: config.limits.clone(),
             trusted_proxies: config.server.trusted_proxies.clone(),
             open: AtomicUsize::new(0),
@@ -67,7 +74,7 @@ impl Gate {
     /// Lets one more connection in, unless it is one too many.
     pub fn enter(self: &Arc<Self>, headers: &HeaderMap, peer: SocketAddr) -> Result<Place, Box<Response>> {
         if !self.allows_origin(headers) {
-            return Err(Box::new((StatusCode::FORBIDDEN, "this Origin is not allowed here\n").into_response()));
+            return Err(Box::new(Self::foreign_origin()));
         }
         if self.services.draining.is_cancelled() {
             return Err(Box::new(self.busy("this gateway is going away: connect to another\n")));
@@ -96,14 +103,19 @@ impl Gate {
         Ok(place)
     }
 
+    pub fn foreign_origin() -> Response {
+        (StatusCode::FORBIDDEN, "this Origin is not allowed here\n").into_response()
+    }
+
     fn metrics(&self) -> &Metrics {
         &self.services.metrics
     }
 
-    /// Requests without an Origin are not a browser's.
-    fn allows_origin(&self, headers: &HeaderMap) -> bool {
+    /// Requests without an Origin are not a browser's, or come from a page of this gateway.
+    pub fn allows_origin(&self, headers: &HeaderMap) -> bool {
         let allowed = &self.settings.allowed_origins;
-        headers.get(ORIGIN).is_none_or(|origin| {
+        let origin = headers.get(ORIGIN).or_else(|| headers.get(DRAFT_ORIGIN));
+        origin.is_none_or(|origin| {
             allowed.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes())
         })
     }
@@ -144,22 +156,43 @@ impl std::ops::Drop for Place {
     }
 }
 
+/// What WebSocket messages hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Stomp,
+    /// Frames of SockJS with STOMP in them.
+    SockJs,
+}
+
 /// Answers a request for a WebSocket; the session begins when the answer is out.
-pub fn upgrade(gate: &Arc<Gate>, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
-    let agreed = match handshake::check(&request, &Version::SUBPROTOCOLS, gate.settings.compression) {
-        Ok(agreed) => agreed,
-        Err(refused) => {
-            let needs = [(UPGRADE, "websocket"), (SEC_WEBSOCKET_VERSION, "13")];
-            return (refused.status(), needs, format!("{refused}\n")).into_response();
-        }
-    };
+pub fn upgrade(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr) -> Response {
+    match handshake::check(&request, &RFC_6455, &Version::SUBPROTOCOLS, gate.settings.compression) {
+        Ok(agreed) => accept(gate, request, peer, &agreed, Dialect::Stomp),
+        Err(refused) => self::refused(refused),
+    }
+}
+
+/// Why a request does not become a WebSocket, and what it takes.
+pub fn refused(refused: Refused) -> Response {
+    let needs = [(UPGRADE, "websocket"), (SEC_WEBSOCKET_VERSION, RFC_6455[0])];
+    (refused.status(), needs, format!("{refused}\n")).into_response()
+}
+
+/// Answers a request that was found to be for a WebSocket.
+pub fn accept(
+    gate: &Arc<Gate>,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    agreed: &handshake::Accepted,
+    dialect: Dialect,
+) -> Response {
     let place = match gate.enter(request.headers(), peer) {
         Ok(place) => place,
         Err(refusal) => return *refusal,
     };
     let upgraded = hyper::upgrade::on(&mut request);
     let response = agreed.response::<Body>();
-    let (encoding, decoder) = codec(&gate.settings, &agreed);
+    let (encoding, decoder) = codec(&gate.settings, agreed, dialect);
     let subprotocol = agreed.protocol.and_then(Version::from_subprotocol);
     let services = Arc::clone(&gate.services);
     gate.services.tasks.spawn(async move {
@@ -169,17 +202,28 @@ pub fn upgrade(gate: &Arc<Gate>, mut request: Request<Incoming>, peer: SocketAdd
         };
         let (socket, left) = client;
         let (read, write) = socket.into_split();
-        let inlet = Inlet::websocket(read, decoder, left);
-        session::serve(inlet, (Sink::Socket(write), encoding), subprotocol, services).await;
+        let websocket = WebSocket::new(read, decoder, left);
+        let inlet = match dialect {
+            Dialect::Stomp => Inlet::WebSocket(websocket),
+            Dialect::SockJs => Inlet::sockjs(websocket),
+        };
+        let outgoing = services.outgoing(Sink::Socket(write), encoding);
+        session::serve(inlet, outgoing, subprotocol, services).await;
         drop(place);
     });
     response
 }
 
-fn codec(settings: &config::WebSocket, agreed: &handshake::Accepted) -> (Encoding, websocket::Decoder) {
-    let encoding = match agreed.deflate {
-        Some(deflate) => Encoding::Deflate { deflate, min: settings.compression_min },
-        None => Encoding::WebSocket,
+fn codec(
+    settings: &config::WebSocket,
+    agreed: &handshake::Accepted,
+    dialect: Dialect,
+) -> (Encoding, websocket::Decoder) {
+    let min = settings.compression_min;
+    let encoding = match (dialect, agreed.deflate) {
+        (Dialect::SockJs, deflate) => Encoding::SockJsWebSocket { deflate: deflate.map(|deflate| (deflate, min)) },
+        (Dialect::Stomp, Some(deflate)) => Encoding::Deflate { deflate, min },
+        (Dialect::Stomp, None) => Encoding::WebSocket,
     };
     let limits = websocket::Limits { frame: settings.max_frame, message: settings.max_message };
     (encoding, websocket::Decoder::new(limits, agreed.deflate.is_some()))

@@ -15,6 +15,11 @@ use super::deflate::Deflate;
 /// Appended to the client's key before hashing (RFC 6455, section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// The version of the protocol.
+pub const RFC_6455: [&str; 1] = ["13"];
+/// That, and the drafts whose frames are the same (hybi-07 and hybi-10).
+pub const RFC_6455_AND_DRAFTS: [&str; 3] = ["13", "8", "7"];
+
 /// What the two sides agreed on.
 #[derive(Debug)]
 pub struct Accepted {
@@ -43,7 +48,12 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
 }
 
 /// Checks a request. `protocols` are the server's subprotocols; with `deflate` compression is agreed to if asked for.
-pub fn check<B>(request: &Request<B>, protocols: &[&'static str], deflate: bool) -> Result<Accepted, Refused> {
+pub fn check<B>(
+    request: &Request<B>,
+    versions: &[&str],
+    protocols: &[&'static str],
+    deflate: bool,
+) -> Result<Accepted, Refused> {
     let headers = request.headers();
     if !is_upgrade(headers) || !has_token(headers, &CONNECTION, "upgrade") {
         return Err(Refused::NoUpgrade);
@@ -51,7 +61,7 @@ pub fn check<B>(request: &Request<B>, protocols: &[&'static str], deflate: bool)
     if request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return Err(Refused::NotGet);
     }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| versions.iter().all(|known| version != known)) {
         return Err(Refused::Version);
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).unwrap_or_default().trim();
@@ -134,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_key_is_answered_as_in_the_example_of_the_rfc() {
-        let accepted = check(&request(|_| {}), &[], false).unwrap();
+        let accepted = check(&request(|_| {}), &RFC_6455, &[], false).unwrap();
         let response = accepted.response::<()>();
         assert_eq!(response.status(), 101);
         assert_eq!(response.headers()[SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
@@ -148,7 +158,7 @@ mod tests {
             let request = request(|h| {
                 h.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value));
             });
-            check(&request, &ours, false).unwrap().protocol
+            check(&request, &RFC_6455, &ours, false).unwrap().protocol
         };
         assert_eq!(asking("v10.stomp, v12.stomp"), Some("v10.stomp"));
         assert_eq!(asking("mqtt,v11.stomp"), Some("v11.stomp"));
@@ -157,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_request_that_lacks_something_is_refused_by_name() {
-        let refused = |change: &dyn Fn(&mut HeaderMap)| check(&request(change), &[], false).unwrap_err();
+        let refused = |change: &dyn Fn(&mut HeaderMap)| check(&request(change), &RFC_6455, &[], false).unwrap_err();
         let without = |name: http::HeaderName| {
             refused(&|h: &mut HeaderMap| {
                 h.remove(&name);
@@ -176,7 +186,7 @@ mod tests {
         }
         let mut post = request(|_| {});
         *post.method_mut() = Method::POST;
-        assert_eq!(check(&post, &[], false).unwrap_err(), Refused::NotGet);
+        assert_eq!(check(&post, &RFC_6455, &[], false).unwrap_err(), Refused::NotGet);
     }
 
     #[test]
@@ -184,8 +194,8 @@ mod tests {
         let asking = request(|h| {
             h.insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("x-unknown, permessage-deflate"));
         });
-        assert!(check(&asking, &[], true).unwrap().deflate.is_some());
-        assert!(check(&asking, &[], false).unwrap().deflate.is_none());
-        assert!(check(&request(|_| {}), &[], true).unwrap().deflate.is_none());
+        assert!(check(&asking, &RFC_6455, &[], true).unwrap().deflate.is_some());
+        assert!(check(&asking, &RFC_6455, &[], false).unwrap().deflate.is_none());
+        assert!(check(&request(|_| {}), &RFC_6455, &[], true).unwrap().deflate.is_none());
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 /// A queue whose frames are taken out by the test.
 pub fn queue(limit: usize, low_water: usize) -> Arc<Outgoing> {
     let metrics = Arc::new(Metrics::new(chassis::hops::HopRing::new(0)));
-    Arc::new(Outgoing::new(Sink::Taken, Encoding::WebSocket, (limit, low_water), metrics))
+    Arc::new(Outgoing::new(Sink::taken(), Encoding::WebSocket, (limit, low_water), metrics))
 }
 
 /// What the session's task would be told.
@@ -168,7 +168,7 @@ impl State {
     fn sink_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &self.sink {
             Sink::Socket(socket) => socket.as_ref().poll_write_ready(cx).map(|ready| ready.unwrap()),
-            Sink::Taken => Poll::Ready(()),
+            Sink::Taken(_) => Poll::Ready(()),
         }
     }
 }
