@@ -142,7 +142,8 @@ impl KeySource {
                 let mut last = self.last_fetch.lock().await;
                 let due = last.is_none_or(|at| asked.duration_since(at) >= REFRESH_FLOOR);
                 if due {
-                    if let Err(error) = self.fetch().await {
+                    // Rare, and large: it must not be a part of every session.
+                    if let Err(error) = Box::pin(self.fetch()).await {
                         debug!(%error, "the keys could not be fetched for a token of an unknown key");
                     }
                     *last = Some(Instant::now());

@@ -262,10 +262,13 @@ impl Outgoing {
         }
     }
 
-    /// For the session's task: writes what can be written, and waits for news. Remembers whom to wake.
+    /// For the session's task: waits for news, and writes what can be written. Remembers whom to wake. Where there are
+    /// events already, they come first: what they lead to goes out in the same write.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<News> {
         let mut state = self.lock();
-        state.poll_write(cx, &self.metrics);
+        if state.events.is_empty() {
+            state.poll_write(cx, &self.metrics);
+        }
         if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
