@@ -19,6 +19,12 @@ pub struct Endpoints {
     pub kafka: String,
     pub connect: String,
     pub processes: Vec<Process>,
+    /// `debug` or `release`.
+    #[serde(default)]
+    pub build: String,
+    /// What `up --set` has set, as `<service>.<section>.<key>=<value>`.
+    #[serde(default)]
+    pub overrides: Vec<String>,
     /// The folder of the file: the stack's secrets lie there, and what these tools remember between runs.
     #[serde(skip)]
     pub folder: PathBuf,

@@ -4,6 +4,7 @@
 //! Nothing here shares code with the services except the names of the wire contract (`proto`): the STOMP client
 //! has a codec of its own, so that a fault of one side does not hide behind the same fault of the other.
 
+pub mod bench;
 pub mod demo;
 pub mod endpoints;
 pub mod grpc;

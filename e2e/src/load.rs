@@ -143,7 +143,7 @@ pub async fn run(endpoints: &Endpoints, plan: &Plan, progress: impl Fn(&str)) ->
 /// What all processes have used so far, this one last.
 fn usage(endpoints: &Endpoints) -> Vec<Usage> {
     let mut usage = processes::read(&endpoints.processes);
-    usage.extend(processes::own("(this generator)"));
+    usage.extend(processes::own(processes::GENERATOR));
     usage
 }
 

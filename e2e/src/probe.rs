@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    bench::{self, Scenario},
     endpoints::Endpoints,
     load::{self, Plan, Subscribe},
 };
@@ -37,7 +38,9 @@ enum Task {
     FirstMessage,
     /// A small terminal client
     Chat(ChatOptions),
-    /// Sends messages at a fixed rate and judges what arrives; exits with 1 on loss, duplicates or disorder
+    /// Without a scenario: sends messages at a fixed rate and judges what arrives; exits with 1 on loss, duplicates or
+    /// disorder. With one: a benchmark, which prints figures and judges nothing
+    #[command(args_conflicts_with_subcommands = true)]
     Load(LoadOptions),
 }
 
@@ -55,6 +58,8 @@ struct ChatOptions {
 
 #[derive(Debug, Args)]
 struct LoadOptions {
+    #[command(subcommand)]
+    scenario: Option<Scenario>,
     #[arg(long, value_name = "N", default_value_t = 200)]
     users: usize,
     /// Conversations
@@ -98,11 +103,16 @@ fn gateway_spread(text: &str) -> Result<usize, String> {
 
 /// Runs one task to its end.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
+    if let Task::Load(LoadOptions { scenario: Some(Scenario::Plot(options)), .. }) = &cli.task {
+        bench::plot::run(options)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let endpoints = Endpoints::load(cli.endpoints.as_deref())?;
     match cli.task {
         Task::Canary { deadline } => canary::run(&endpoints, deadline).await?,
         Task::FirstMessage => first_message::run(&endpoints).await?,
         Task::Chat(options) => chat::run(&endpoints, &options).await?,
+        Task::Load(LoadOptions { scenario: Some(scenario), .. }) => bench::run(&endpoints, scenario).await?,
         Task::Load(options) => return run_load(&endpoints, options).await,
     }
     Ok(ExitCode::SUCCESS)

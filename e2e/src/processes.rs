@@ -7,6 +7,9 @@ use crate::endpoints::Process;
 /// Clock ticks of `/proc/<pid>/stat` in a second; the same on every Linux that Rust runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// What the reading of this very process is called.
+pub const GENERATOR: &str = "(this generator)";
+
 /// A reading of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
@@ -25,6 +28,18 @@ pub fn read(processes: &[Process]) -> Vec<Usage> {
 /// Reads this process.
 pub fn own(name: &str) -> Option<Usage> {
     usage(name, "self")
+}
+
+/// CPU time that the whole machine has used since it started, of all cores, in milliseconds.
+pub fn machine_cpu_ms() -> Option<u64> {
+    busy_ms(&fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// proc_stat(5): user, nice, system; then idle and iowait, which are left out; then irq, softirq.
+fn busy_ms(stat: &str) -> Option<u64> {
+    let fields: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).map_while(|n| n.parse().ok()).collect();
+    let ticks: u64 = fields.get(..3)?.iter().chain(fields.get(5..7)?).sum();
+    Some(ticks * 1000 / TICKS_PER_SECOND)
 }
 
 fn usage(name: &str, pid: &str) -> Option<Usage> {
@@ -49,9 +64,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_name_with_blanks_and_brackets_does_not_shift_the_fields() {
+    fn readings_are_parsed_also_when_a_process_name_has_blanks_and_brackets() {
         let stat = "4711 (a ) b) S 1 2 3 0 -1 4194560 9 0 0 0 250 150 0 0 20 0 5 0 1 1 1";
         assert_eq!(cpu_ms(stat), Some(4000));
+        assert_eq!(busy_ms("cpu  10 20 30 4000 500 6 7 8 0 0\ncpu0 1 1 1 1\n"), Some(730));
         assert_eq!(rss_kib("VmPeak:\t 1 kB\nVmRSS:\t    2048 kB\n"), Some(2048));
     }
 }

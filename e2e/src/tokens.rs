@@ -39,6 +39,11 @@ impl Signer {
         Ok(Self { key: key.clone(), kid: current_kid(endpoints).await? })
     }
 
+    /// Names the key in the header of a token.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
     pub fn sign(&self, claims: &Claims) -> Result<String> {
         let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::RS256) };
         Ok(encode(&header, claims, &self.key)?)

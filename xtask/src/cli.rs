@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::layout::StackName;
+use crate::overrides::Override;
 use crate::stack::ProcessName;
 use clap::{Args, Parser, Subcommand};
 
@@ -88,6 +89,9 @@ pub struct UpOptions {
     /// Copies of core-services
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_COPIES))]
     pub cores: u16,
+    /// Sets a key of a service's configuration in all its copies, e.g. `socket-gateway.limits.connections=5000`
+    #[arg(long = "set", value_name = "SERVICE.SECTION.KEY=VALUE")]
+    pub overrides: Vec<Override>,
     /// MySQL, Redis, Kafka and Connect only: nothing is built
     #[arg(long)]
     pub engines_only: bool,

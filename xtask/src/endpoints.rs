@@ -3,6 +3,7 @@
 //! `core`, `gateways`, `workers` and `processes` name what is alive; the engines' addresses stay the same for as
 //! long as the stack is up.
 
+use crate::overrides::Override;
 use crate::secrets::{Secret, write_private};
 use crate::stack::{Kind, ProcessName, Stack};
 use crate::state::State;
@@ -20,6 +21,10 @@ struct Endpoints {
     kafka: String,
     connect: String,
     processes: Vec<Process>,
+    /// `debug` or `release`.
+    build: &'static str,
+    /// What `up --set` has set.
+    overrides: Vec<Override>,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,6 +60,8 @@ fn endpoints(stack: &Stack, password: &str, processes: Vec<Process>) -> Endpoint
         kafka: format!("127.0.0.1:{}", ports.kafka()),
         connect: format!("http://127.0.0.1:{}", ports.connect()),
         processes,
+        build: if stack.settings.release { "release" } else { "debug" },
+        overrides: stack.settings.overrides.clone(),
     }
 }
 
@@ -66,8 +73,15 @@ mod tests {
 
     #[test]
     fn the_file_has_the_shape_that_scripts_rely_on() {
-        let settings =
-            Settings { port_offset: 0, gateways: 2, workers: 1, cores: 1, release: false, engines_only: false };
+        let settings = Settings {
+            port_offset: 0,
+            gateways: 2,
+            workers: 1,
+            cores: 1,
+            release: false,
+            engines_only: false,
+            overrides: vec!["socket-gateway.hub.shards=1".parse().unwrap()],
+        };
         let stack = Stack::new(Layout::of_this_repository(StackName::Dev), settings).unwrap();
         let processes =
             [("core-services-1", 1), ("fanout-worker-1", 2), ("socket-gateway-1", 3), ("socket-gateway-2", 4)];
@@ -91,6 +105,8 @@ mod tests {
                 {"name": "socket-gateway-1", "pid": 3, "log": "log/socket-gateway-1.log"},
                 {"name": "socket-gateway-2", "pid": 4, "log": "log/socket-gateway-2.log"},
             ],
+            "build": "debug",
+            "overrides": ["socket-gateway.hub.shards=1"],
         });
         assert_eq!(written, golden);
     }

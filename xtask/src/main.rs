@@ -26,6 +26,7 @@ mod layout;
 mod lint;
 mod logs;
 mod migrate;
+mod overrides;
 mod packages;
 mod ports;
 mod preflight;

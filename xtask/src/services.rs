@@ -1,6 +1,7 @@
 //! The configuration of the three services, and how they are started.
 
 use crate::layout::Layout;
+use crate::overrides::Override;
 use crate::secrets::{Secret, make_private_folder, write_private};
 use crate::stack::{CommandLine, Kind, ProcessName, Stack};
 use anyhow::{Result, ensure};
@@ -21,7 +22,8 @@ pub fn prepare(stack: &Stack, name: ProcessName) -> Result<CommandLine> {
     let path = config_file(layout, name);
     write_private(&path, config.as_bytes())?;
     let argv = vec![binary.display().to_string(), "--config".to_owned(), path.display().to_string()];
-    Ok(CommandLine { argv, env: Vec::new() })
+    let overrides = stack.settings.overrides.iter().filter(|one| one.kind == name.kind);
+    Ok(CommandLine { argv, env: overrides.map(Override::variable).collect() })
 }
 
 pub fn config_file(layout: &Layout, name: ProcessName) -> PathBuf {

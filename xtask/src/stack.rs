@@ -1,6 +1,7 @@
 //! What a stack is made of: its processes by name, in the order in which they start, and what each needs.
 
 use crate::layout::Layout;
+use crate::overrides::Override;
 use crate::ports::Ports;
 use crate::readiness::Readiness;
 use crate::{engines, services};
@@ -48,7 +49,7 @@ impl Kind {
         Duration::from_secs(if self.is_engine() { 30 } else { 40 })
     }
 
-    fn text(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::Mysql => "mysql",
             Self::Redis => "redis",
@@ -126,6 +127,8 @@ pub struct Settings {
     pub cores: u16,
     pub release: bool,
     pub engines_only: bool,
+    #[serde(default)]
+    pub overrides: Vec<Override>,
 }
 
 /// How one process is started.
@@ -217,8 +220,15 @@ mod tests {
 
     #[test]
     fn processes_come_in_the_order_of_their_waves() {
-        let settings =
-            Settings { port_offset: 0, gateways: 2, workers: 1, cores: 1, release: false, engines_only: false };
+        let settings = Settings {
+            port_offset: 0,
+            gateways: 2,
+            workers: 1,
+            cores: 1,
+            release: false,
+            engines_only: false,
+            overrides: Vec::new(),
+        };
         let layout = Layout::of_this_repository(crate::layout::StackName::Dev);
         let names = Stack::new(layout, settings).unwrap().processes();
         assert_eq!(names.len(), 8);

@@ -37,6 +37,7 @@ pub fn run(options: &TestOptions) -> Result<ExitCode> {
         cores: 2,
         release: false,
         engines_only: false,
+        overrides: Vec::new(),
     };
     let stack = Stack::new(layout.clone(), settings)?;
     report.line(STEP, "building the tests");

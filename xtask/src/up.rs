@@ -39,6 +39,7 @@ fn settle(layout: &Layout, options: &UpOptions) -> Result<Settings> {
         cores: options.cores,
         release: options.release,
         engines_only: options.engines_only,
+        overrides: options.overrides.clone(),
     };
     let Some(running) = Supervisor::recorded_settings(layout)? else { return Ok(settings) };
     if options.port_offset.is_none() {
@@ -54,6 +55,11 @@ fn settle(layout: &Layout, options: &UpOptions) -> Result<Settings> {
     if running.release != settings.release && !running.engines_only && !settings.engines_only {
         let (is, asked) = if running.release { ("an optimised", "a debug") } else { ("a debug", "an optimised") };
         bail!("this stack runs {is} build and {asked} one is asked for; `{}` first", layout.command("down"));
+    }
+    if settings.overrides.is_empty() || running.engines_only {
+        settings.overrides = [running.overrides.as_slice(), &settings.overrides].concat();
+    } else if settings.overrides != running.overrides {
+        bail!("this stack runs with other values of --set; `{}` first", layout.command("down"));
     }
     // What runs stays: `up` only ever adds.
     if !running.engines_only {

@@ -1,0 +1,115 @@
+//! One channel with many subscribers.
+
+use std::{ops::Range, time::Duration};
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use super::{
+    CONCURRENTLY, SET_UP, direct,
+    engine::{Engine, Scene, Sender, Window},
+    head,
+    options::Fanout,
+    report::{self, Head},
+    say, search, set_the_scene,
+};
+use crate::endpoints::Endpoints;
+
+/// Messages a second of one publisher: under the shipped limit of a session.
+const PER_PUBLISHER: f64 = 150.0;
+const MOST_PUBLISHERS: usize = 40;
+/// Sent before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// What is under way at the end may take so long.
+const DRAIN: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    subscribers: usize,
+    gateways: usize,
+    direct: bool,
+    /// The median window of each rate, by CPU of the gateways.
+    fixed: Vec<Window>,
+    /// The best window of a search.
+    saturated: Option<Window>,
+}
+
+pub async fn run(endpoints: &Endpoints, options: Fanout) -> Result<()> {
+    let publishers = publishers_of(&options)?.len();
+    let scene = set_the_scene(endpoints, (1, options.subscribers), publishers, &options.common).await?;
+    if options.direct {
+        direct::prepare(endpoints, scene.rooms[0]).await?;
+    }
+    let mut head = head(endpoints, "fanout", &scene);
+    head.note(match options.direct {
+        true => "fed straight into the gateways' Redis streams".to_owned(),
+        false => format!("{publishers} publishers that do not subscribe"),
+    });
+    let position = direct::position(endpoints, scene.rooms[0]).await?;
+    let (json, redis) = (options.common.json.clone(), endpoints.redis.clone());
+    let figures = tokio::task::spawn_blocking(move || measure(&options, scene, &redis, position)).await??;
+    print(&head, &figures);
+    head.append(json.as_deref(), &figures)
+}
+
+fn measure(options: &Fanout, scene: Scene, redis: &str, position: (i64, i64)) -> Result<Figures> {
+    let (subscribers, gateways, conversation) = (scene.subscribers(), scene.gateways.len(), scene.rooms[0]);
+    let publishers = publishers_of(options)?;
+    let mut engine = Engine::new(scene)?;
+    say(&format!("connecting {} clients", publishers.end));
+    engine.connect(publishers.end, CONCURRENTLY, SET_UP, say)?;
+    let mut sender = if options.direct {
+        Sender::Direct(super::engine::Direct::new(redis, conversation, 1, position)?)
+    } else {
+        Sender::Publishers { first: publishers.start, count: publishers.len() }
+    };
+    engine.window(&mut sender, options.rate[0], WARM_UP, DRAIN, &|_| {})?;
+    let mut figures = Figures { subscribers, gateways, direct: options.direct, fixed: Vec::new(), saturated: None };
+    if options.saturate {
+        let found = search::highest(&mut engine, &mut sender, options.rate[0], options.limit)?;
+        ensure!(found.best.is_some(), "no rate was held. {}", engine.clients.complaints());
+        figures.saturated = found.best;
+        return Ok(figures);
+    }
+    for rate in &options.rate {
+        let mut windows = Vec::new();
+        for number in 1..=options.windows {
+            say(&format!("{rate} messages a second, {number} of {}", options.windows));
+            windows.push(engine.window(&mut sender, *rate, options.time, DRAIN, &say)?);
+        }
+        windows.sort_by(|a, b| a.cpu_us("socket-gateway").total_cmp(&b.cpu_us("socket-gateway")));
+        figures.fixed.push(windows.swap_remove(windows.len() / 2));
+    }
+    Ok(figures)
+}
+
+/// The numbers of the clients that only publish. Each is a member too, with a second connection.
+fn publishers_of(options: &Fanout) -> Result<Range<usize>> {
+    let members = options.subscribers;
+    let most = options.rate.iter().copied().fold(0.0, f64::max);
+    let count = match (options.direct, options.saturate) {
+        (true, _) => 0,
+        (false, true) => MOST_PUBLISHERS.min(members),
+        (false, false) => (most / PER_PUBLISHER).ceil().max(1.0) as usize,
+    };
+    ensure!(
+        count <= members.min(MOST_PUBLISHERS),
+        "{most} messages a second need {count} publishers, and there are {}: use --direct",
+        members.min(MOST_PUBLISHERS)
+    );
+    Ok(members..members + count)
+}
+
+fn print(head: &Head, figures: &Figures) {
+    print!("{head}");
+    println!("{} subscribers of one channel on {} gateways\n", figures.subscribers, figures.gateways);
+    if let Some(best) = &figures.saturated {
+        println!("  the highest rate that was held (p99 <= 500 ms, >= 99 % delivered, nobody closed):\n");
+        report::print_windows(std::slice::from_ref(best));
+        report::print_processes(best);
+    }
+    if let Some(last) = figures.fixed.last() {
+        report::print_windows(&figures.fixed);
+        report::print_processes(last);
+    }
+}
