@@ -41,6 +41,7 @@ pub fn replace_this_process(layout: &Layout, task: &str, arguments: &[String]) -
 
 fn command(layout: &Layout, release: bool, task: &str) -> Command {
     let mut command = Command::new(layout.binary(BINARY, release));
-    command.arg(task).arg("--endpoints").arg(layout.endpoints_file());
+    // In front of the task: some tasks have tasks of their own behind them.
+    command.arg("--endpoints").arg(layout.endpoints_file()).arg(task);
     command
 }

@@ -3,7 +3,7 @@
 use std::{ops::Range, time::Duration};
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     CONCURRENTLY, SET_UP, direct,
@@ -23,15 +23,16 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// What is under way at the end may take so long.
 const DRAIN: Duration = Duration::from_secs(3);
 
-#[derive(Debug, Serialize)]
-struct Figures {
-    subscribers: usize,
-    gateways: usize,
-    direct: bool,
+/// What the scenario has shown.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Figures {
+    pub subscribers: usize,
+    pub gateways: usize,
+    pub direct: bool,
     /// The median window of each rate, by CPU of the gateways.
-    fixed: Vec<Window>,
+    pub fixed: Vec<Window>,
     /// The best window of a search.
-    saturated: Option<Window>,
+    pub saturated: Option<Window>,
 }
 
 pub async fn run(endpoints: &Endpoints, options: Fanout) -> Result<()> {

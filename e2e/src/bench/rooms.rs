@@ -27,6 +27,9 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// When the lag is read first.
 const EARLY: Duration = Duration::from_secs(10);
 
+/// How long reading it may take behind the end.
+const LAG_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Records that the workers have not stored yet.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Lag {
@@ -69,7 +72,8 @@ fn measure(options: &Rooms, scene: Scene, kafka: &str, runtime: &Handle) -> Resu
         let lag = Arc::new(Mutex::new(Lag::default()));
         let reading = read_lag(runtime, kafka, options.time, &lag);
         let window = engine.window(&mut sender, options.rate, options.time, DRAIN, &say)?;
-        reading.abort();
+        // It began at the end of the sending, and asks Kafka for each partition.
+        let _ = runtime.block_on(tokio::time::timeout(LAG_DEADLINE, reading));
         let lag = *lag.lock().expect("no thread panics with it");
         (window, lag)
     };

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Direct, Engine};
 use crate::processes::{self, Usage};
@@ -29,7 +29,7 @@ pub enum Sender {
 }
 
 /// What one process used.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProcessUse {
     pub name: String,
     pub cpu_ms: u64,
@@ -37,7 +37,7 @@ pub struct ProcessUse {
 }
 
 /// What one window has shown.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Window {
     /// Messages a second that were asked for.
     pub rate: f64,
