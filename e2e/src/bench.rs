@@ -11,6 +11,7 @@ mod fanout;
 mod idle;
 mod machine;
 pub mod options;
+mod peer;
 pub mod plot;
 mod report;
 mod rooms;
@@ -24,7 +25,12 @@ use std::{fs, net::SocketAddr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 pub use self::options::Scenario;
-use self::{crowd::Crowd, engine::Scene, options::Common, report::Head};
+use self::{
+    crowd::Crowd,
+    engine::{Dialect, Scene},
+    options::Common,
+    report::Head,
+};
 use crate::endpoints::Endpoints;
 
 /// Descriptors that are not clients: logs, epoll, Redis, Kafka, MySQL.
@@ -64,10 +70,14 @@ async fn set_the_scene(
         "{clients} connections need {} open files, and this process may have {files} (`ulimit -n`)",
         clients + OTHER_FILES
     );
+    if let Some(address) = common.centrifugo {
+        return peer::scene(address, (rooms, members), common);
+    }
     let Crowd { users, rooms } = crowd::gather(endpoints, rooms, members, say).await?;
     let tokens = tokens::signed(endpoints, &users, say).await?;
     let gateways = endpoints.gateways.iter().take(common.gateways.unwrap_or(usize::MAX));
     Ok(Scene {
+        dialect: Dialect::Stomp,
         gateways: gateways.map(|url| address(url)).collect::<Result<_>>()?,
         rooms,
         members,
@@ -95,6 +105,12 @@ fn open_files() -> Result<usize> {
 /// The head of a report, with the notes that are the same for all scenarios.
 fn head(endpoints: &Endpoints, scenario: &'static str, scene: &Scene) -> Head {
     let mut head = Head::new(endpoints, scenario);
+    if scene.dialect != Dialect::Stomp {
+        head.build.clear();
+        head.settings.clear();
+        head.note(format!("{} at {} instead of the stack", peer::NAME, scene.gateways[0]));
+        return head;
+    }
     head.note(format!("tokens signed by the benchmark, good for {}", humantime::format_duration(tokens::LIFE)));
     if scene.gateways.len() < endpoints.gateways.len() {
         head.note(format!("{} of {} gateways used", scene.gateways.len(), endpoints.gateways.len()));

@@ -41,7 +41,7 @@ enum Task {
     /// Without a scenario: sends messages at a fixed rate and judges what arrives; exits with 1 on loss, duplicates or
     /// disorder. With one: a benchmark, which prints figures and judges nothing
     #[command(args_conflicts_with_subcommands = true)]
-    Load(LoadOptions),
+    Load(Box<LoadOptions>),
 }
 
 #[derive(Debug, Args)]
@@ -103,7 +103,9 @@ fn gateway_spread(text: &str) -> Result<usize, String> {
 
 /// Runs one task to its end.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
-    if let Task::Load(LoadOptions { scenario: Some(Scenario::Plot(options)), .. }) = &cli.task {
+    if let Task::Load(load) = &cli.task
+        && let Some(Scenario::Plot(options)) = &load.scenario
+    {
         bench::plot::run(options)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -112,8 +114,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Task::Canary { deadline } => canary::run(&endpoints, deadline).await?,
         Task::FirstMessage => first_message::run(&endpoints).await?,
         Task::Chat(options) => chat::run(&endpoints, &options).await?,
-        Task::Load(LoadOptions { scenario: Some(scenario), .. }) => bench::run(&endpoints, scenario).await?,
-        Task::Load(options) => return run_load(&endpoints, options).await,
+        Task::Load(mut load) => match load.scenario.take() {
+            Some(scenario) => bench::run(&endpoints, scenario).await?,
+            None => return run_load(&endpoints, *load).await,
+        },
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@
 
 mod clients;
 mod counts;
+mod dialect;
 mod direct;
 mod window;
 
@@ -20,8 +21,9 @@ use mio::{Events, Poll};
 
 pub use self::{
     clients::Clients,
+    dialect::Dialect,
     direct::Direct,
-    window::{ProcessUse, Sender, Window, quantile_ms, used},
+    window::{ProcessUse, Sender, Window, is_server, quantile_ms, used},
 };
 use crate::{endpoints::Process, processes::Usage};
 
@@ -36,6 +38,7 @@ const SAY_EVERY: Duration = Duration::from_secs(2);
 /// only publish.
 #[derive(Clone, Debug)]
 pub struct Scene {
+    pub dialect: Dialect,
     pub gateways: Vec<SocketAddr>,
     /// Conversations.
     pub rooms: Vec<i64>,

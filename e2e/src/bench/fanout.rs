@@ -37,6 +37,7 @@ pub struct Figures {
 
 pub async fn run(endpoints: &Endpoints, options: Fanout) -> Result<()> {
     let publishers = publishers_of(&options)?.len();
+    ensure!(!options.direct || options.common.centrifugo.is_none(), "--direct is for the stack's own gateways");
     let scene = set_the_scene(endpoints, (1, options.subscribers), publishers, &options.common).await?;
     if options.direct {
         direct::prepare(endpoints, scene.rooms[0]).await?;
@@ -46,7 +47,10 @@ pub async fn run(endpoints: &Endpoints, options: Fanout) -> Result<()> {
         true => "fed straight into the gateways' Redis streams".to_owned(),
         false => format!("{publishers} publishers that do not subscribe"),
     });
-    let position = direct::position(endpoints, scene.rooms[0]).await?;
+    let position = match options.direct {
+        true => direct::position(endpoints, scene.rooms[0]).await?,
+        false => (0, 0),
+    };
     let (json, redis) = (options.common.json.clone(), endpoints.redis.clone());
     let figures = tokio::task::spawn_blocking(move || measure(&options, scene, &redis, position)).await??;
     print(&head, &figures);
@@ -78,7 +82,7 @@ fn measure(options: &Fanout, scene: Scene, redis: &str, position: (i64, i64)) ->
             say(&format!("{rate} messages a second, {number} of {}", options.windows));
             windows.push(engine.window(&mut sender, *rate, options.time, DRAIN, &say)?);
         }
-        windows.sort_by(|a, b| a.cpu_us("socket-gateway").total_cmp(&b.cpu_us("socket-gateway")));
+        windows.sort_by(|a, b| a.server_us().total_cmp(&b.server_us()));
         figures.fixed.push(windows.swap_remove(windows.len() / 2));
     }
     Ok(figures)

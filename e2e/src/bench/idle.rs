@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     CONCURRENTLY, SET_UP,
-    engine::{Engine, ProcessUse, Scene, quantile_ms, used},
+    engine::{Engine, ProcessUse, Scene, is_server, quantile_ms, used},
     head,
     options::Idle,
     report::Head,
@@ -69,7 +69,7 @@ fn measure(options: &Idle, scene: Scene) -> Result<Figures> {
     let connecting = used(&connected.before, &connected.after);
     let idle = used(&from, &to);
     let gateway_us = |used: &[ProcessUse]| -> f64 {
-        used.iter().filter(|used| is_gateway(&used.name)).map(|used| used.cpu_ms as f64 * 1000.0).sum()
+        used.iter().filter(|used| is_server(&used.name)).map(|used| used.cpu_ms as f64 * 1000.0).sum()
     };
     let (rss_before_kib, rss_after_kib) = (gateway_rss(&connected.before), gateway_rss(&to));
     let (count, watched_s) = (connections as f64, options.time.as_secs_f64());
@@ -93,12 +93,8 @@ fn measure(options: &Idle, scene: Scene) -> Result<Figures> {
     })
 }
 
-fn is_gateway(name: &str) -> bool {
-    name.starts_with("socket-gateway")
-}
-
 fn gateway_rss(usage: &[Usage]) -> u64 {
-    usage.iter().filter(|one| is_gateway(&one.name)).map(|one| one.rss_kib).sum()
+    usage.iter().filter(|one| is_server(&one.name)).map(|one| one.rss_kib).sum()
 }
 
 fn print(head: &Head, figures: &Figures) {

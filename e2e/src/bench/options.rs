@@ -1,6 +1,6 @@
 //! What can be asked of the benchmark.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 
@@ -39,6 +39,15 @@ pub struct Common {
     /// Each SEND asks for a receipt
     #[arg(long)]
     pub receipts: bool,
+    /// Loads the Centrifugo at this address instead of the stack, for comparison; its channels are `room:<number>`
+    #[arg(long, value_name = "ADDRESS", requires = "secret", requires = "pid")]
+    pub centrifugo: Option<SocketAddr>,
+    /// Centrifugo's `token_hmac_secret_key`
+    #[arg(long, value_name = "TEXT", requires = "centrifugo")]
+    pub secret: Option<String>,
+    /// Centrifugo's process
+    #[arg(long, value_name = "PID", requires = "centrifugo")]
+    pub pid: Option<u32>,
     /// Appends the figures to this file, as one line of JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -20,6 +20,8 @@ struct Line {
 #[derive(Debug, Deserialize)]
 struct Head {
     scenario: String,
+    /// Empty: another server's figures.
+    build: String,
     machine: super::machine::Machine,
 }
 
@@ -36,7 +38,7 @@ pub fn run(options: &Plot) -> Result<()> {
     let lines: Vec<Line> = text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &Line| line.head.scenario == "fanout")
+        .filter(|line: &Line| line.head.scenario == "fanout" && !line.head.build.is_empty())
         .collect();
     ensure!(!lines.is_empty(), "{} has no line of the scenario fanout", options.file.display());
     fs::create_dir_all(&options.out).with_context(|| format!("making {}", options.out.display()))?;
@@ -51,14 +53,14 @@ pub fn run(options: &Plot) -> Result<()> {
         (figures.gateways == 1).then(|| Point {
             series: format!("{:.0} messages/s, {}", window.rate, way(figures)),
             x: figures.subscribers as f64,
-            y: window.cpu_us("socket-gateway") / window.delivered.max(1) as f64,
+            y: window.server_us() / window.delivered.max(1) as f64,
         })
     });
     let by_gateways = points(&lines, |figures, window| {
         Some(Point {
             series: format!("{} subscribers, {:.0} messages/s, {}", figures.subscribers, window.rate, way(figures)),
             x: figures.gateways as f64,
-            y: window.cpu_us("socket-gateway") / window.delivered.max(1) as f64,
+            y: window.server_us() / window.delivered.max(1) as f64,
         })
     });
     let workers = points(&lines, |figures, window| {

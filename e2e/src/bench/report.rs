@@ -95,7 +95,7 @@ pub fn print_windows(windows: &[Window]) {
 }
 
 fn row(window: &Window) -> Vec<String> {
-    let gateway = window.cpu_us("socket-gateway");
+    let gateway = window.server_us();
     let delivered = window.delivered.max(1) as f64;
     vec![
         format!("{:.0}", window.rate),

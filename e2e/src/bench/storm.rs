@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     CONCURRENTLY, SET_UP,
-    engine::{Engine, ProcessUse, Scene, quantile_ms, used},
+    engine::{Engine, ProcessUse, Scene, is_server, quantile_ms, used},
     head,
     options::Storm,
     report::Head,
@@ -75,7 +75,7 @@ fn measure(options: &Storm, scene: Scene) -> Result<Figures> {
         engine.clients.complaints()
     );
     let reconnecting = used(&back.before, &back.after);
-    let gateway = reconnecting.iter().filter(|used| used.name.starts_with("socket-gateway"));
+    let gateway = reconnecting.iter().filter(|used| is_server(&used.name));
     let gateway_us: f64 = gateway.map(|used| used.cpu_ms as f64 * 1000.0).sum();
     Ok(Figures {
         clients,

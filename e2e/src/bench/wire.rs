@@ -74,13 +74,14 @@ pub fn put(out: &mut Vec<u8>, opcode: u8, mask: u32, fill: impl FnOnce(&mut Vec<
 }
 
 /// Appends the request for the upgrade.
-pub fn put_upgrade(out: &mut Vec<u8>, host: &str) {
-    let written = write!(
-        out,
-        "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: v12.stomp\r\n\r\n"
-    );
-    written.expect("a Vec takes all");
+pub fn put_upgrade(out: &mut Vec<u8>, host: &str, path: &str, subprotocol: Option<&str>) {
+    let mut put = |text: std::fmt::Arguments<'_>| out.write_fmt(text).expect("a Vec takes all");
+    put(format_args!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"));
+    put(format_args!("Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n"));
+    if let Some(subprotocol) = subprotocol {
+        put(format_args!("Sec-WebSocket-Protocol: {subprotocol}\r\n"));
+    }
+    put(format_args!("\r\n"));
 }
 
 /// How long the answer to the upgrade is; `None` while it is incomplete.

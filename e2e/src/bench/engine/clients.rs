@@ -13,6 +13,7 @@ use mio::{Interest, Registry, Token, event::Event, net::TcpStream};
 use super::{
     Scene,
     counts::{Counts, histogram, record},
+    dialect::{Outgoing, Said},
 };
 use crate::{
     bench::wire::{self, Stamps},
@@ -202,24 +203,13 @@ impl Clients {
         }
     }
 
-    /// SEND of a stamped message.
+    /// Sends a stamped message.
     pub fn send(&mut self, number: usize, room: usize, stamp: u64) {
         self.counts.sent += 1;
-        let (conversation, size, receipts, k) =
-            (self.scene.rooms[room], self.scene.size, self.scene.receipts, self.counts.sent);
-        self.write(number, |out| {
-            let mut put = |text: std::fmt::Arguments<'_>| out.write_fmt(text).expect("a Vec takes all");
-            put(format_args!(
-                "SEND\ndestination:/app/conversations/{conversation}/messages\ncontent-type:application/json\n"
-            ));
-            if receipts {
-                put(format_args!("receipt:{stamp}\n"));
-            }
-            put(format_args!("\n{{\"client_message_id\":\"{stamp:x}-{number:x}-{k:x}\",\"body\":\""));
-            wire::put_stamp(out, stamp);
-            out.resize(out.len() + size.saturating_sub(Stamps::LEN), b'x');
-            out.extend_from_slice(b"\"}\0");
-        });
+        let Scene { dialect, size, receipts, .. } = self.scene;
+        let id = (number, self.counts.sent);
+        let message = Outgoing { room: self.scene.rooms[room], stamp, size, receipt: receipts, id };
+        self.write(number, |out| dialect.put_message(out, &message));
     }
 
     /// What `epoll` said of one connection.
@@ -242,6 +232,7 @@ impl Clients {
 
     /// The TCP connection is there: asks for the upgrade. `false`: it is not.
     fn connected(&mut self, number: usize) -> bool {
+        let dialect = self.scene.dialect;
         let client = &mut self.clients[number];
         let Some(stream) = &client.stream else { return false };
         if let Ok(Some(error)) | Err(error) = stream.take_error() {
@@ -251,7 +242,7 @@ impl Clients {
         let Ok(peer) = stream.peer_addr() else { return false };
         let _ = stream.set_nodelay(true);
         client.state = State::Upgrading;
-        wire::put_upgrade(&mut client.out, &peer.to_string());
+        wire::put_upgrade(&mut client.out, &peer.to_string(), dialect.path(), dialect.subprotocol());
         true
     }
 
@@ -313,7 +304,7 @@ impl Clients {
                 return self.ended(number, "a fragmented message: this generator reads whole ones only");
             }
             match frame.opcode {
-                wire::TEXT | wire::BINARY => self.stomp(number, frame.payload, now),
+                wire::TEXT | wire::BINARY => self.understand(number, frame.payload, now),
                 wire::PING => self.control(number, wire::PONG, frame.payload),
                 wire::CLOSE => {
                     let reason = String::from_utf8_lossy(frame.payload.get(2..).unwrap_or_default());
@@ -331,21 +322,16 @@ impl Clients {
         }
     }
 
-    /// The STOMP frames of one WebSocket message. None of ours bears a NUL in its body.
-    fn stomp(&mut self, number: usize, mut bytes: &[u8], now: u64) {
-        while let Some(first) = bytes.first() {
-            if *first == b'\n' || *first == b'\r' {
-                bytes = &bytes[1..];
-                continue;
-            }
-            let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());
-            let frame = &bytes[..end];
-            bytes = bytes.get(end + 1..).unwrap_or_default();
-            match first {
-                b'M' => self.message(number, frame, now),
-                b'R' => self.receipt(number, frame, now),
-                b'C' => self.greeted(number, now),
-                _ => {
+    /// The frames of one WebSocket message.
+    fn understand(&mut self, number: usize, mut bytes: &[u8], now: u64) {
+        let dialect = self.scene.dialect;
+        while let Some(frame) = dialect.next(&mut bytes) {
+            match dialect.understand(frame) {
+                Said::Message => self.message(number, frame, now),
+                Said::Receipt => self.receipt(number, frame, now),
+                Said::Connected => self.greeted(number, now),
+                Said::Ping => self.write(number, |out| out.extend_from_slice(frame)),
+                Said::Refused => {
                     self.counts.errors += 1;
                     self.complain(number, &String::from_utf8_lossy(&frame[..frame.len().min(300)]));
                 }
@@ -387,13 +373,8 @@ impl Clients {
         let user = number.checked_sub(publishers_from).unwrap_or(number);
         let token = std::mem::take(&mut self.scene.tokens[user]);
         let beat = self.scene.heart_beat.map_or(0, |interval| interval.as_millis());
-        self.write(number, |out| {
-            let connect = write!(
-                out,
-                "CONNECT\naccept-version:1.2\nhost:switchboard\nheart-beat:{beat},{beat}\nAuthorization:Bearer {token}\n\n\0"
-            );
-            connect.expect("a Vec takes all");
-        });
+        let dialect = self.scene.dialect;
+        self.write(number, |out| dialect.put_connect(out, &token, beat));
         self.scene.tokens[user] = token;
     }
 
@@ -403,14 +384,8 @@ impl Clients {
             return self.set_up(number, now);
         }
         self.clients[number].state = State::Subscribing;
-        let conversation = self.scene.rooms[number / self.scene.members];
-        self.write(number, |out| {
-            let subscribe = write!(
-                out,
-                "SUBSCRIBE\nid:0\ndestination:/topic/conversations/{conversation}\nack:auto\nreceipt:subscribed\n\n\0"
-            );
-            subscribe.expect("a Vec takes all");
-        });
+        let (dialect, room) = (self.scene.dialect, self.scene.rooms[number / self.scene.members]);
+        self.write(number, |out| dialect.put_subscribe(out, room));
     }
 
     fn set_up(&mut self, number: usize, now: u64) {

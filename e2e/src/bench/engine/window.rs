@@ -92,6 +92,11 @@ impl Window {
         self.processes.iter().filter(|used| used.name.starts_with(prefix)).map(|used| used.cpu_ms as f64 * 1000.0).sum()
     }
 
+    /// Microseconds of CPU of what the clients are connected to.
+    pub fn server_us(&self) -> f64 {
+        self.processes.iter().filter(|used| is_server(&used.name)).map(|used| used.cpu_ms as f64 * 1000.0).sum()
+    }
+
     /// Microseconds of CPU of all of the stack.
     pub fn stack_cpu_us(&self) -> f64 {
         self.cpu_us("") - self.cpu_us(processes::GENERATOR)
@@ -254,6 +259,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether clients are connected to that process.
+pub fn is_server(name: &str) -> bool {
+    name.starts_with("socket-gateway") || name == crate::bench::peer::NAME
 }
 
 pub fn quantile_ms(histogram: &Histogram<u64>, quantile: f64) -> f64 {
