@@ -5,5 +5,5 @@ mod connection;
 mod frame;
 
 pub use client::{Client, Receipt, Refusal};
-pub use connection::{Closed, Connected, Incoming, Options, Reader, Writer, connect, connect_raw};
+pub use connection::{Closed, Connected, Incoming, Options, Reader, Writer, connect, connect_as, connect_raw};
 pub use frame::{Decoder, Frame, FrameError};

@@ -49,6 +49,9 @@ codes! {
     Unauthenticated = "unauthenticated",
     TokenExpired = "token_expired",
     TooManySubscriptions = "too_many_subscriptions",
+    /// Or too much held back in them.
+    TooManyTransactions = "too_many_transactions",
+    TooManyUnacknowledged = "too_many_unacknowledged",
     TooManyConnections = "too_many_connections",
     ResumeTooLate = "resume_too_late",
     SubscriptionEnded = "subscription_ended",

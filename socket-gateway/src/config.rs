@@ -192,6 +192,13 @@ section!(Limits {
     #[serde(with = "bytes")]
     message_body: usize,
     #[serde(with = "bytes")]
+    id: usize,
+    transactions: usize,
+    transaction_frames: usize,
+    #[serde(with = "bytes")]
+    transaction_bytes: usize,
+    unacknowledged: usize,
+    #[serde(with = "bytes")]
     outgoing: usize,
     #[serde(with = "bytes")]
     replay_low_water: usize,

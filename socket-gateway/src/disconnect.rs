@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proto::Code;
 
 use crate::{
-    stomp::{CommandError, DecodeError},
+    stomp::{CommandError, DecodeError, Malformed, Version},
     websocket::Fault,
 };
 
@@ -85,11 +85,15 @@ impl Disconnect {
         Self::error(code, message, close_code::PROTOCOL)
     }
 
-    pub fn no_common_version(offered: Option<&str>) -> Self {
-        let message = format!("no common version: you offer {:?}", offered.unwrap_or_default());
+    /// `agreed`: what the WebSocket's subprotocol says.
+    pub fn no_common_version(offered: Option<&str>, agreed: Option<Version>) -> Self {
+        let versions = agreed.map_or(Version::SUPPORTED, Version::as_str);
+        let why = if agreed.is_some() { ", by the WebSocket's subprotocol" } else { "" };
+        let offered = offered.unwrap_or_default();
+        let message = format!("no common version in accept-version {offered:?}; spoken here is {versions}{why}");
         let mut end = Self::protocol(message);
         if let Some(error) = &mut end.error {
-            error.version = Some(crate::stomp::Version::SUPPORTED);
+            error.version = Some(versions);
         }
         end
     }
@@ -105,11 +109,11 @@ impl Disconnect {
 
 impl From<DecodeError> for Disconnect {
     fn from(error: DecodeError) -> Self {
-        let code = match error {
-            DecodeError::BodyTooLarge(_) => Code::BodyTooLarge,
+        let code = match error.malformed {
+            Malformed::BodyTooLarge(_) => Code::BodyTooLarge,
             _ => Code::ProtocolError,
         };
-        Self::error(code, error.to_string(), close_code::PROTOCOL)
+        Self::error(code, error.to_string(), close_code::PROTOCOL).receipt(error.receipt)
     }
 }
 

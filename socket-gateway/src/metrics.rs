@@ -43,6 +43,8 @@ pub struct Metrics {
     pub bytes_out: Counter,
     /// RESUMED events, by tier.
     pub resumed: ByLabel,
+    /// Messages that clients could not handle.
+    pub nacks: Counter,
     pub closes: Family<[(&'static str, u16); 1], Counter>,
     pub refusals: ByLabel,
     pub deliveries: Counter,
@@ -76,6 +78,7 @@ impl Metrics {
             frames_out: Family::default(),
             bytes_out: Counter::default(),
             resumed: Family::default(),
+            nacks: Counter::default(),
             closes: Family::default(),
             refusals: Family::default(),
             deliveries: Counter::<u64, AtomicU64>::default(),
@@ -111,6 +114,7 @@ impl Metrics {
         r.register("bytes_out", "Bytes of frames given to sockets", self.bytes_out.clone());
         r.register("queued_bytes", "Bytes that wait for clients that are slow to read", self.queued_bytes.clone());
         r.register("resumed", "Subscriptions attached to a conversation, by tier", self.resumed.clone());
+        r.register("nacks", "NACKs of messages", self.nacks.clone());
         r.register("closes", "Connections ended by this gateway, by close code", self.closes.clone());
         r.register("refusals", "Refusals and ERROR frames, by code", self.refusals.clone());
         r.register("deliveries", "Live MESSAGE frames queued for sessions", self.deliveries.clone());

@@ -4,6 +4,7 @@
 //! the bytes: one for each connection, which owns the WebSocket, the decoder and the machine. What other tasks have for
 //! the client goes into its [`Outgoing`] queue and never waits for it.
 
+mod acks;
 mod destination;
 mod frames;
 mod lane;
@@ -13,6 +14,7 @@ mod rate;
 mod request;
 mod serve;
 mod subscriptions;
+mod transactions;
 
 pub use lane::Run;
 pub use machine::{Input, Machine, Output, Settings};

@@ -11,8 +11,8 @@ mod frame;
 mod version;
 mod writer;
 
-pub use command::{AckMode, Command, CommandError, Connect, Send, Subscribe};
-pub use decoder::{DecodeError, Decoder, Limits};
+pub use command::{Ack, AckMode, AckOf, Command, CommandError, Connect, Send, Subscribe, Transaction};
+pub use decoder::{DecodeError, Decoder, Limits, Malformed};
 pub use frame::{Frame, Headers, Verb};
 pub use version::Version;
 pub use writer::{HEART_BEAT, Writer};

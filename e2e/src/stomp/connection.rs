@@ -16,7 +16,7 @@ use tokio_tungstenite::{
 
 use super::frame::{Decoder, Frame};
 
-/// The one subprotocol that this client speaks.
+/// The subprotocol of the version that [`connect`] speaks.
 const SUBPROTOCOL: &str = "v12.stomp";
 /// Memory of the read buffer of one connection, in bytes; the library's own default is 32 times that.
 const READ_BUFFER: usize = 4096;
@@ -85,9 +85,16 @@ pub struct Connected {
 
 /// Opens the WebSocket at `url` (`ws://…/ws`) and nothing else.
 pub async fn connect_raw(url: &str) -> Result<(Writer, Reader)> {
+    connect_as(url, Some(SUBPROTOCOL)).await
+}
+
+/// [`connect_raw`] with another subprotocol, or none.
+pub async fn connect_as(url: &str, subprotocol: Option<&'static str>) -> Result<(Writer, Reader)> {
     let mut request = url.into_client_request().with_context(|| format!("{url} is no WebSocket address"))?;
     let authority = request.uri().authority().context("no host")?.to_string();
-    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
+    if let Some(name) = subprotocol {
+        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(name));
+    }
     let tcp = TcpStream::connect(&authority).await.with_context(|| format!("connecting to {authority}"))?;
     // A chat message is far smaller than a segment and must not wait for the next one.
     tcp.set_nodelay(true)?;
@@ -96,7 +103,8 @@ pub async fn connect_raw(url: &str) -> Result<(Writer, Reader)> {
         .await
         .with_context(|| format!("the WebSocket handshake with {url}"))?;
     let chosen = answer.headers().get("Sec-WebSocket-Protocol");
-    ensure!(chosen.is_some_and(|value| value == SUBPROTOCOL), "{url} chose the subprotocol {chosen:?}");
+    let chosen = chosen.map(HeaderValue::as_bytes);
+    ensure!(chosen == subprotocol.map(str::as_bytes), "{url} chose the subprotocol {chosen:?}");
     let (sink, stream) = socket.split();
     Ok((Writer { sink }, Reader { stream, decoder: Decoder::default(), read_at: Instant::now() }))
 }
@@ -150,6 +158,11 @@ impl Writer {
         self.send_raw("\n").await
     }
 
+    /// Writes these bytes as one binary message.
+    pub async fn send_binary(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.sink.send(Message::binary(bytes)).await.context("writing to the gateway")
+    }
+
     /// Closes the WebSocket without DISCONNECT.
     pub async fn close(&mut self) -> Result<()> {
         self.sink.close().await.context("closing")
@@ -157,6 +170,13 @@ impl Writer {
 }
 
 impl Reader {
+    /// Reads frames of STOMP 1.0, in which nothing is escaped.
+    #[must_use]
+    pub fn without_escapes(mut self) -> Self {
+        self.decoder = Decoder::without_escapes();
+        self
+    }
+
     /// When the server was last heard, heart-beats included.
     pub fn last_read(&self) -> Instant {
         self.read_at

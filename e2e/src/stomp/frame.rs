@@ -118,9 +118,15 @@ fn unescape(text: &str) -> Result<String, FrameError> {
 #[derive(Debug, Default)]
 pub struct Decoder {
     held: Vec<u8>,
+    plain: bool,
 }
 
 impl Decoder {
+    /// For STOMP 1.0.
+    pub fn without_escapes() -> Self {
+        Self { plain: true, ..Self::default() }
+    }
+
     pub fn feed(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
     }
@@ -129,13 +135,13 @@ impl Decoder {
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let beats = self.held.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
         self.held.drain(..beats);
-        let Some((frame, used)) = parse(&self.held)? else { return Ok(None) };
+        let Some((frame, used)) = parse(&self.held, self.plain)? else { return Ok(None) };
         self.held.drain(..used);
         Ok(Some(frame))
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Option<(Frame, usize)>, FrameError> {
+fn parse(bytes: &[u8], plain: bool) -> Result<Option<(Frame, usize)>, FrameError> {
     let mut at = 0;
     let mut lines = Vec::new();
     loop {
@@ -148,7 +154,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(Frame, usize)>, FrameError> {
         lines.push(str::from_utf8(line).map_err(|_| FrameError::NotUtf8)?);
     }
     let mut frame = Frame::new(lines.first().copied().unwrap_or_default());
-    let plain = frame.command == "CONNECTED";
+    let plain = plain || frame.command == "CONNECTED";
     for line in lines.into_iter().skip(1) {
         let (name, value) = line.split_once(':').ok_or_else(|| FrameError::NoColon(line.to_owned()))?;
         let header = if plain { (name.to_owned(), value.to_owned()) } else { (unescape(name)?, unescape(value)?) };

@@ -8,7 +8,7 @@ use crate::{
     disconnect::ErrorFrame,
     hub::Head,
     refusal::Refusal,
-    stomp::{Verb, Version, Writer},
+    stomp::{AckMode, Verb, Version, Writer},
 };
 
 /// What this server calls itself in CONNECTED.
@@ -22,13 +22,15 @@ pub struct About {
     pub conversation: Option<i64>,
 }
 
+/// STOMP 1.0 knows no heart-beats.
 pub fn connected(version: Version, session: &str, user: i64, heart_beat: (u32, u32)) -> String {
+    let heart_beat = (version > Version::V1_0).then(|| format!("{},{}", heart_beat.0, heart_beat.1));
     Writer::new(Verb::Connected, version)
         .header("version", version.as_str())
         .header("session", session)
         .header("server", SERVER)
         .number("user-name", user)
-        .header("heart-beat", &format!("{},{}", heart_beat.0, heart_beat.1))
+        .header_if("heart-beat", heart_beat.as_deref())
         .text("")
 }
 
@@ -76,11 +78,18 @@ pub fn error(version: Version, error: &ErrorFrame) -> String {
         .text(message)
 }
 
-/// The start of a subscription's MESSAGE frames: verb, subscription, destination.
-pub fn message_head(version: Version, subscription: Option<&str>, destination: &str) -> Head {
+/// The start of a subscription's MESSAGE frames: verb, subscription, destination, and in modes that acknowledge the ack
+/// id, which begins with the subscription's number.
+pub fn message_head(
+    version: Version,
+    subscription: Option<&str>,
+    destination: &str,
+    (ack, no): (AckMode, u32),
+) -> Head {
     let head = Writer::new(Verb::Message, version)
         .header_if("subscription", subscription)
         .header("destination", destination)
         .into_head();
-    Head::plain(str::from_utf8(&head).expect("headers are text"))
+    let text = str::from_utf8(&head).expect("headers are text");
+    if ack == AckMode::Auto { Head::plain(text) } else { Head::with_ack(text, no) }
 }

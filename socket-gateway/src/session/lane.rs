@@ -21,6 +21,7 @@ use proto::{
 };
 use tokio::time::Instant;
 
+use super::transactions::Due;
 use crate::refusal::Refusal;
 
 /// What was put on the way since a lane's last failure. Whoever on the way fails one of a run breaks it, and lets none
@@ -61,7 +62,7 @@ pub struct Submission {
 /// A SEND's end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
-    pub receipt: Option<String>,
+    pub due: Due,
     pub result: Result<CreateMessageResponse, Refusal>,
 }
 
@@ -76,7 +77,7 @@ pub struct Step {
 struct Item {
     no: u64,
     request: CreateMessageRequest,
-    receipt: Option<String>,
+    due: Due,
     deadline: Instant,
     in_flight: bool,
     /// Refused by its deadline while in flight: its answer is still awaited, for the order.
@@ -123,9 +124,9 @@ impl Lane {
         self.items.is_empty()
     }
 
-    pub fn push(&mut self, no: u64, request: CreateMessageRequest, receipt: Option<String>, now: Instant) -> Step {
+    pub fn push(&mut self, no: u64, request: CreateMessageRequest, due: Due, now: Instant) -> Step {
         let mut item =
-            Item { no, request, receipt, deadline: now + self.retry.deadline, in_flight: false, given_up: false };
+            Item { no, request, due, deadline: now + self.retry.deadline, in_flight: false, given_up: false };
         let mut step = Step::default();
         if self.state == State::Flowing {
             item.in_flight = true;
@@ -155,7 +156,7 @@ impl Lane {
                 if let Some(item) = self.items.remove(index)
                     && !item.given_up
                 {
-                    step.settled.push(Settled { receipt: item.receipt, result });
+                    step.settled.push(Settled { due: item.due, result });
                 }
             }
         }
@@ -189,7 +190,7 @@ impl Lane {
                 return true;
             }
             let refusal = Refusal::new(Code::Unavailable, "the message could not be stored in time; send it again");
-            step.settled.push(Settled { receipt: item.receipt.take(), result: Err(refusal) });
+            step.settled.push(Settled { due: std::mem::take(&mut item.due), result: Err(refusal) });
             item.given_up = true;
             item.in_flight
         });
@@ -235,7 +236,7 @@ mod tests {
     fn lane(now: Instant, pushed: u64) -> Lane {
         let mut lane = Lane::new(RETRY);
         for no in 1..=pushed {
-            assert_eq!(numbers(&lane.push(no, request(no), Some(no.to_string()), now)), [(0, no)]);
+            assert_eq!(numbers(&lane.push(no, request(no), Some(no.to_string()).into(), now)), [(0, no)]);
         }
         lane
     }
@@ -247,7 +248,7 @@ mod tests {
         assert_eq!(lane.answered(1, created(), now).settled.len(), 1);
         assert_eq!(lane.answered(2, unavailable(), now), Step::default());
         // Behind a failure nothing is sent, until the last in flight has failed too.
-        assert_eq!(lane.push(4, request(4), None, now), Step::default());
+        assert_eq!(lane.push(4, request(4), Due::default(), now), Step::default());
         assert_eq!(lane.answered(3, unavailable(), now), Step::default());
         let retry_at = lane.deadline().unwrap();
         assert_eq!(retry_at - now, RETRY.base);
@@ -266,7 +267,7 @@ mod tests {
         let mut lane = lane(now, 2);
         let refused = Refusal::new(Code::Conflict, "another content");
         let step = lane.answered(1, Err(refused.clone()), now);
-        assert_eq!(step.settled, [Settled { receipt: Some("1".into()), result: Err(refused) }]);
+        assert_eq!(step.settled, [Settled { due: Some("1".to_owned()).into(), result: Err(refused) }]);
         assert_eq!(lane.answered(2, created(), now).settled.len(), 1);
     }
 
@@ -280,7 +281,7 @@ mod tests {
         // Answers are still awaited, so that nothing overtakes at another core.
         assert!(!lane.is_idle() && lane.deadline().is_none());
         assert_eq!(lane.answered(1, unavailable(), now), Step::default());
-        assert_eq!(lane.push(3, request(3), None, now), Step::default());
+        assert_eq!(lane.push(3, request(3), Due::default(), now), Step::default());
         assert_eq!(lane.answered(2, unavailable(), now), Step::default());
         assert_eq!(numbers(&lane.tick(now + RETRY.deadline + RETRY.max)), []);
     }

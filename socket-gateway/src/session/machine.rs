@@ -3,8 +3,11 @@
 //! Refusals (a SEND or SUBSCRIBE that can't be done) are told on `/user/queue/errors` and the connection stays; where
 //! nobody listens there, and for every breach of the protocol, the answer is ERROR and the end.
 
+mod acks;
+mod connect;
 mod sends;
 mod subscribe;
+mod transactions;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,23 +16,29 @@ use std::{
 };
 
 use chassis::jwt::TokenError;
-use proto::Code;
+use proto::{Code, rpc::v1::AckKind};
 use tokio::time::Instant;
 
 use super::{
-    Event, frames,
+    Event,
+    acks::{Message, Reports},
+    destination::Topic,
+    frames,
     frames::About,
     lane::{Lane, Retry},
     rate::Bucket,
-    subscriptions::{Resumed, Subscription},
+    subscriptions::{Over, Resumed, Subscription},
+    transactions::{self as held, Due, Held, Transactions},
 };
+pub use sends::Request;
+
 use crate::{
     disconnect::Disconnect,
     hub::{Head, Scope, Start},
     metrics::Metrics,
     refusal::Refusal,
     session::lane::Submission,
-    stomp::{Command, Connect, DecodeError, Frame, Verb, Version},
+    stomp::{Command, Connect, DecodeError, Frame, Version},
 };
 
 /// What sessions may do; from the configuration.
@@ -48,6 +57,11 @@ pub struct Settings {
     pub sends_per_second: u32,
     pub sends_burst: u32,
     pub message_body: usize,
+    /// An id that a client chooses, bytes.
+    pub id: usize,
+    pub held: held::Limits,
+    /// Gaps between acknowledged messages, and the order of messages that is remembered for `ack:client`.
+    pub unacknowledged: usize,
     pub connections_per_user: usize,
     pub outgoing: usize,
     pub drain_sends: Duration,
@@ -132,9 +146,11 @@ pub enum Output {
         no: u64,
         conversation: i64,
     },
-    Read {
+    /// How far the user has read, or has got messages.
+    Position {
         no: u64,
         conversation: i64,
+        kind: AckKind,
         seq: i64,
         epoch: i64,
     },
@@ -160,11 +176,13 @@ enum Phase {
     Ended,
 }
 
-/// A request that is neither a SEND of a message nor a SUBSCRIBE.
+/// What is asked elsewhere beside messages and subscriptions.
 #[derive(Debug)]
-struct Asked {
-    receipt: Option<String>,
-    conversation: i64,
+enum Asked {
+    /// By the client: typing, its read position.
+    Request { due: Due, conversation: i64 },
+    /// That its prefix be stored.
+    Delivered(Message),
 }
 
 #[derive(Debug)]
@@ -173,6 +191,8 @@ pub struct Machine {
     metrics: Arc<Metrics>,
     id: String,
     phase: Phase,
+    /// What the WebSocket has agreed on.
+    subprotocol: Option<Version>,
     version: Version,
     user: i64,
     may_read: bool,
@@ -187,14 +207,16 @@ pub struct Machine {
     drain_at: Option<Instant>,
     subscriptions: Vec<Subscription>,
     next_subscription: u32,
-    /// Ids of subscriptions that were refused or have ended: their UNSUBSCRIBE may be on its way. The latest ones, as many
-    /// as there may be subscriptions.
-    over: VecDeque<String>,
+    over: Over,
     /// Receipts of UNSUBSCRIBEs, with the answers that are still to come.
     detaching: HashMap<u32, (usize, Option<String>)>,
     resumed: Resumed,
     lanes: HashMap<i64, Lane>,
     asked: HashMap<u64, Asked>,
+    reports: Reports,
+    transactions: Transactions,
+    /// Frames of COMMITs that are still to be applied, with the numbers of their COMMITs.
+    applying: VecDeque<(u64, Held)>,
     next_no: u64,
     in_flight: usize,
     bucket: Bucket,
@@ -203,14 +225,24 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(id: String, settings: Arc<Settings>, metrics: Arc<Metrics>, now: Instant) -> Self {
+    /// `subprotocol`: what the transport has agreed on with the client, if it has.
+    pub fn new(
+        id: String,
+        settings: Arc<Settings>,
+        metrics: Arc<Metrics>,
+        now: Instant,
+        subprotocol: Option<Version>,
+    ) -> Self {
         Self {
+            over: Over::new(settings.subscriptions),
+            transactions: Transactions::new(settings.held),
             bucket: Bucket::new(settings.sends_per_second, settings.sends_burst, now),
             phase: Phase::Opening { deadline: now + settings.connect_timeout },
             settings,
             metrics,
             id,
-            version: Version::V1_2,
+            subprotocol,
+            version: subprotocol.unwrap_or(Version::V1_2),
             user: 0,
             may_read: false,
             may_write: false,
@@ -223,11 +255,12 @@ impl Machine {
             drain_at: None,
             subscriptions: Vec::new(),
             next_subscription: 0,
-            over: VecDeque::new(),
             detaching: HashMap::new(),
             resumed: Resumed::default(),
             lanes: HashMap::new(),
             asked: HashMap::new(),
+            reports: Reports::default(),
+            applying: VecDeque::new(),
             next_no: 0,
             in_flight: 0,
             typed_at: HashMap::new(),
@@ -257,7 +290,9 @@ impl Machine {
     pub fn wants_input(&self) -> bool {
         match self.phase {
             Phase::Opening { .. } => true,
-            Phase::Open => self.in_flight < self.settings.sends_in_flight && self.renewing.is_none(),
+            Phase::Open => {
+                self.in_flight < self.settings.sends_in_flight && self.renewing.is_none() && self.applying.is_empty()
+            }
             Phase::Verifying { .. } | Phase::Leaving { .. } | Phase::Ended => false,
         }
     }
@@ -265,6 +300,11 @@ impl Machine {
     /// Subscriptions and their conversations, to be left when the session ends.
     pub fn attached(&self) -> Vec<(u32, Vec<i64>)> {
         self.subscriptions.iter().map(|subscription| (subscription.no, Self::conversations(subscription))).collect()
+    }
+
+    /// ACKs may come: every [`Event::Delivered`] has to be handled before them.
+    pub fn acknowledges(&self) -> bool {
+        self.subscriptions.iter().any(|subscription| subscription.acks.is_some())
     }
 
     /// Subscriptions that follow the user.
@@ -289,19 +329,27 @@ impl Machine {
             Input::Drain { at } => self.drain_at = Some(at),
             Input::Tick => self.tick(now),
         }
+        self.go_on_applying(now);
         self.leave_if_done();
     }
 
     fn frame(&mut self, frame: Frame, now: Instant) {
         self.metrics.frame_in(frame.verb);
+        if let Some(end) = self.check_ids(&frame) {
+            return self.end(end);
+        }
         let command = match Command::parse(frame, self.version) {
             Ok(command) => command,
             Err(error) => return self.end(error.into()),
         };
         match (&self.phase, command) {
             (Phase::Opening { .. }, Command::Connect(connect)) => self.connect(connect),
-            (Phase::Opening { .. }, _) => self.end(Disconnect::protocol("expected CONNECT first")),
-            (Phase::Open, Command::Connect(_)) => self.end(Disconnect::protocol("CONNECT came twice")),
+            (Phase::Opening { .. }, other) => {
+                self.end(Disconnect::protocol("expected CONNECT first").receipt(other.receipt().cloned()));
+            }
+            (Phase::Open, Command::Connect(again)) => {
+                self.end(Disconnect::protocol("CONNECT came twice").receipt(again.receipt));
+            }
             (Phase::Open, Command::Send(send)) => self.send(send, now),
             (Phase::Open, Command::Subscribe(subscribe)) => self.subscribe(subscribe),
             (Phase::Open, Command::Unsubscribe { id, receipt }) => self.unsubscribe(&id, receipt),
@@ -309,89 +357,32 @@ impl Machine {
                 let deadline = Some(now + self.settings.retry.deadline);
                 self.phase = Phase::Leaving { receipt, end: Disconnect::normal(), deadline };
             }
-            (Phase::Open, Command::Unserved { verb, receipt }) => self.end(unserved(verb).receipt(receipt)),
+            (Phase::Open, Command::Ack(ack)) => self.ack(ack),
+            (Phase::Open, Command::Begin(transaction)) => self.begin(transaction),
+            (Phase::Open, Command::Commit(transaction)) => self.commit(transaction),
+            (Phase::Open, Command::Abort(transaction)) => self.abort(transaction),
             // Frames behind a DISCONNECT, or while nothing more is taken.
             (Phase::Verifying { .. } | Phase::Leaving { .. } | Phase::Ended, _) => {}
         }
     }
 
-    fn connect(&mut self, connect: Connect) {
-        match Version::negotiate(connect.accept_version.as_deref()) {
-            None => return self.end(Disconnect::no_common_version(connect.accept_version.as_deref())),
-            Some(version) => self.version = version,
-        }
-        let Some(token) = connect.token.clone() else {
-            let message = "CONNECT needs an access token, as Authorization: Bearer or as passcode";
-            return self.end(Disconnect::unauthenticated(Code::Unauthenticated, message));
-        };
-        self.phase = Phase::Verifying { connect };
-        self.outputs.push(Output::Verify { token });
-    }
-
-    fn verified(&mut self, result: Result<Verified, TokenError>, now: Instant) {
-        if let Some(receipt) = self.renewing.take() {
-            return self.renewed(result, receipt, now);
-        }
-        let Phase::Verifying { connect } = &mut self.phase else { return };
-        let (heart_beat, device_id) = (connect.heart_beat, connect.device_id.take());
-        self.phase = Phase::Open;
-        let verified = match result {
-            Ok(verified) => verified,
-            Err(error) => return self.end(Disconnect::unauthenticated(error.code(), error.to_string())),
-        };
-        if !verified.admitted {
-            return self.end(Disconnect::too_many_connections(self.settings.connections_per_user));
-        }
-        self.user = verified.user;
-        self.accept(&verified, now);
-        let (can, wants) = heart_beat;
-        let interval = |ours: Duration, theirs: u32| {
-            (!ours.is_zero() && theirs > 0).then(|| ours.max(Duration::from_millis(theirs.into())))
-        };
-        self.beat_out = interval(self.settings.heart_beat_send, wants);
-        self.beat_in = interval(self.settings.heart_beat_receive, can);
-        self.received_at = now;
-        let offered = [self.settings.heart_beat_send, self.settings.heart_beat_receive].map(|d| d.as_millis() as u32);
-        let connected = frames::connected(self.version, &self.id, self.user, (offered[0], offered[1]));
-        self.outputs.push(Output::Opened { user: self.user, version: self.version, device_id });
-        self.outputs.push(Output::Write(connected));
-    }
-
-    fn renewed(&mut self, result: Result<Verified, TokenError>, receipt: Option<String>, now: Instant) {
-        let about = About { receipt: receipt.clone(), ..About::default() };
-        match result {
-            Ok(verified) if verified.user == self.user => {
-                self.accept(&verified, now);
-                self.receipt(receipt);
-            }
-            Ok(_) => {
-                let message = "the new token is of another subject; open another connection for it";
-                self.refuse(&Refusal::new(Code::SpoofedSender, message), about);
-            }
-            Err(error) => self.refuse(&Refusal::new(error.code(), error.to_string()), about),
-        }
-    }
-
-    fn accept(&mut self, verified: &Verified, now: Instant) {
-        self.expires_at = Some(now + verified.expires_in);
-        (self.may_read, self.may_write) = (verified.may_read, verified.may_write);
-    }
-
     fn event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Sent { conversation, no, result } => self.sent(conversation, no, result, now),
-            Event::Done { no, result } => {
-                let Some(Asked { receipt, conversation }) = self.asked.remove(&no) else { return };
-                self.in_flight -= 1;
-                match result {
-                    Ok(()) => self.receipt(receipt),
-                    Err(refusal) => {
-                        let about = About { receipt, conversation: Some(conversation), ..About::default() };
-                        self.refuse(&refusal, about);
+            Event::Done { no, result } => match self.asked.remove(&no) {
+                None => {}
+                Some(Asked::Delivered(message)) => self.reported(message, result, now),
+                Some(Asked::Request { due, conversation }) => {
+                    self.in_flight -= 1;
+                    match result {
+                        Ok(()) => self.done(due),
+                        Err(refusal) => self.failed(due, &refusal, Some(conversation)),
                     }
                 }
+            },
+            Event::Delivered { subscription, conversation, seq } => {
+                self.delivered(subscription, Message { conversation, seq });
             }
-            Event::Delivered { .. } => {}
             Event::Attached { subscription, conversation } => self.attached_to(subscription, conversation),
             Event::Refused { subscription, conversation, refusal } => {
                 self.attach_refused(subscription, conversation, &refusal, now);
@@ -417,6 +408,7 @@ impl Machine {
             phase,
             self.expires_at,
             self.drain_at,
+            self.reports.retry_at,
             self.beat_out.map(|every| self.written_at + every),
             beat_in.map(|every| self.received_at + every + self.settings.heart_beat_tolerance),
         ];
@@ -460,11 +452,19 @@ impl Machine {
         }
         self.tick_lanes(now);
         self.retry_queues(now);
+        self.retry_reports(now);
     }
 
     /// Ends a session that is leaving as soon as every frame before was answered.
     fn leave_if_done(&mut self) {
-        let owed = self.subscriptions.iter().any(|s| s.receipt.is_some()) || !self.detaching.is_empty();
+        if !matches!(self.phase, Phase::Leaving { .. }) {
+            return;
+        }
+        let owed = self.subscriptions.iter().any(|s| s.receipt.is_some())
+            || !self.detaching.is_empty()
+            || !self.applying.is_empty()
+            || self.transactions.is_committing()
+            || self.reports.is_waited_for();
         if self.in_flight == 0 && !owed {
             self.leave();
         }
@@ -487,15 +487,20 @@ impl Machine {
     /// Tells why something can't be done; where nobody listens, that is the end.
     fn refuse(&mut self, refusal: &Refusal, about: About) {
         self.metrics.refused(refusal.code);
-        let errors = self.subscriptions.iter().find(|s| s.topic == super::destination::Topic::Errors);
-        match errors {
+        let no = self.next_no + 1;
+        match self.errors() {
             Some(subscription) => {
-                self.next_no += 1;
-                let frame = frames::refusal(self.version, &subscription.head, self.next_no, refusal, &about);
+                let frame = frames::refusal(self.version, &subscription.head, no, refusal, &about);
+                self.next_no = no;
                 self.outputs.push(Output::Write(frame));
             }
             None => self.finish(Disconnect::refused(refusal.code, refusal.message.clone()).receipt(about.receipt)),
         }
+    }
+
+    /// The subscription to `/user/queue/errors`.
+    fn errors(&self) -> Option<&Subscription> {
+        self.subscriptions.iter().find(|subscription| subscription.topic == Topic::Errors)
     }
 
     fn end(&mut self, end: Disconnect) {
@@ -510,19 +515,13 @@ impl Machine {
             return;
         }
         self.phase = Phase::Ended;
+        let rest = self.reports.rest();
+        self.report(rest);
         if let Some(error) = &end.error {
             self.outputs.push(Output::Write(frames::error(self.version, error)));
         }
         self.outputs.push(Output::Disconnect(end));
     }
-}
-
-fn unserved(verb: Verb) -> Disconnect {
-    let why = match verb {
-        Verb::Ack | Verb::Nack => "acknowledgement is automatic here: subscribe with ack:auto and leave it out",
-        _ => "transactions are not served: SENDs of a session to a conversation are committed in their order",
-    };
-    Disconnect::protocol(format!("{} is not served; {why}", verb.as_str()))
 }
 
 #[cfg(test)]

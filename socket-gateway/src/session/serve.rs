@@ -80,6 +80,13 @@ impl Settings {
             sends_per_second: limits.sends_per_second,
             sends_burst: limits.sends_burst,
             message_body: limits.message_body,
+            id: limits.id,
+            held: super::transactions::Limits {
+                transactions: limits.transactions,
+                frames: limits.transaction_frames,
+                bytes: limits.transaction_bytes,
+            },
+            unacknowledged: limits.unacknowledged,
             connections_per_user: limits.connections_per_user,
             outgoing: limits.outgoing,
             drain_sends: drain.sends,
@@ -158,7 +165,7 @@ impl Services {
 }
 
 /// Serves a client until one side ends it.
-pub async fn serve(inlet: Inlet, outgoing: Arc<Outgoing>, _subprotocol: Option<Version>, services: Arc<Services>) {
+pub async fn serve(inlet: Inlet, outgoing: Arc<Outgoing>, subprotocol: Option<Version>, services: Arc<Services>) {
     let no = services.next_session.fetch_add(1, Ordering::Relaxed);
     let id = uuid::Uuid::now_v7().simple().to_string();
     let now = Instant::now();
@@ -169,7 +176,7 @@ pub async fn serve(inlet: Inlet, outgoing: Arc<Outgoing>, _subprotocol: Option<V
         inlet,
         client_closed: false,
         outgoing,
-        machine: Machine::new(id.clone(), settings, metrics, now),
+        machine: Machine::new(id.clone(), settings, metrics, now, subprotocol),
         id,
         decoder: Decoder::new(services.stomp),
         buffer: BytesMut::new(),
@@ -273,6 +280,12 @@ impl Session {
         let now = Instant::now();
         match wake {
             Wake::Received(Received::Data) => {
+                // What an ACK answers is known before it.
+                if self.machine.acknowledges() {
+                    for event in self.outgoing.take_events() {
+                        self.machine.handle(Input::Event(event), now);
+                    }
+                }
                 self.machine.handle(Input::Received, now);
                 self.undecoded = true;
             }
@@ -394,10 +407,10 @@ impl Session {
                     outgoing.notify(Event::Done { no, result });
                 });
             }
-            Output::Read { no, conversation, seq, epoch } => {
+            Output::Position { no, conversation, kind, seq, epoch } => {
                 let (core, outgoing, user) = (services.core.clone(), Arc::clone(&self.outgoing), self.machine.user());
                 services.tasks.spawn(async move {
-                    let result = core.store_read_position(conversation, user, seq, epoch).await;
+                    let result = core.store_position(kind, conversation, user, seq, epoch).await;
                     outgoing.notify(Event::Done { no, result });
                 });
             }

@@ -9,6 +9,7 @@ use proto::ConversationId;
 use tokio::time::Instant;
 
 use super::{
+    acks::Acks,
     destination::Topic,
     request::{Position, Resume},
 };
@@ -27,6 +28,45 @@ pub struct Subscription {
     pub receipt: Option<String>,
     /// Where it is `/user/queue/events`.
     pub queue: Option<Box<UserQueue>>,
+    /// Where its messages are acknowledged.
+    pub acks: Option<Box<Acks>>,
+}
+
+/// Ids of subscriptions that are over: frames that name them may be on their way. The latest ones, so many.
+#[derive(Debug)]
+pub struct Over {
+    ids: VecDeque<(String, bool)>,
+    max: usize,
+}
+
+impl Over {
+    pub fn new(max: usize) -> Self {
+        Self { ids: VecDeque::new(), max }
+    }
+
+    /// One has ended: by the client's UNSUBSCRIBE, or, refused or taken away, before it.
+    pub fn add(&mut self, id: String, unsubscribed: bool) {
+        self.remove(&id);
+        if self.ids.len() >= self.max {
+            self.ids.pop_front();
+        }
+        self.ids.push_back((id, unsubscribed));
+    }
+
+    /// It is there again.
+    pub fn remove(&mut self, id: &str) {
+        self.ids.retain(|(over, _)| over != id);
+    }
+
+    pub fn knows(&self, id: &str) -> bool {
+        self.ids.iter().any(|(over, _)| over == id)
+    }
+
+    /// The UNSUBSCRIBE of one that had ended before; false if there is none.
+    pub fn unsubscribe(&mut self, id: &str) -> bool {
+        let found = self.ids.iter_mut().find(|(over, unsubscribed)| over == id && !unsubscribed);
+        found.is_some_and(|(_, unsubscribed)| !std::mem::replace(unsubscribed, true))
+    }
 }
 
 /// Cursors that the client brought along for later subscriptions.

@@ -4,22 +4,23 @@ use super::Version;
 
 /// Appends `text` as a header name or value of `version`.
 ///
-/// What a version can't express (a line end in 1.0, a carriage return in 1.1) becomes a space: it must not end a line.
+/// A line end in 1.0, and NUL in all versions, can't be expressed: they become a space, for they must not end a line or
+/// frame. A carriage return is an octet like others in 1.0 and 1.1, where only a line feed ends a line.
 pub(super) fn push_escaped(out: &mut Vec<u8>, text: &str, version: Version) {
     for byte in text.bytes() {
         match (byte, version) {
-            (b'\n' | b'\r', Version::V1_0) | (b'\r', Version::V1_1) => out.push(b' '),
+            (b'\n', Version::V1_0) | (0, _) => out.push(b' '),
             (b'\n', _) => out.extend_from_slice(b"\\n"),
-            (b'\r', _) => out.extend_from_slice(b"\\r"),
+            (b'\r', Version::V1_2) => out.extend_from_slice(b"\\r"),
             (b':', Version::V1_1 | Version::V1_2) => out.extend_from_slice(b"\\c"),
             (b'\\', Version::V1_1 | Version::V1_2) => out.extend_from_slice(b"\\\\"),
-            (0, _) => out.push(b' '),
             _ => out.push(byte),
         }
     }
 }
 
-/// Reads a header name or value; `None` for an escape that is none (fatal by STOMP 1.2, "Value encoding").
+/// Reads a header name or value; `None` for an escape that is none (fatal by STOMP 1.2, "Value Encoding", and here in
+/// 1.1 too: there is no other sense that it could have).
 pub(super) fn unescape(text: &str, version: Version) -> Option<String> {
     if version == Version::V1_0 || !text.contains('\\') {
         return Some(text.to_owned());
@@ -55,8 +56,8 @@ mod tests {
     #[test]
     fn each_version_escapes_what_it_knows() {
         assert_eq!(escaped("a:b\\c\nd\re", Version::V1_2), "a\\cb\\\\c\\nd\\re");
-        assert_eq!(escaped("a:b\\c\nd\re", Version::V1_1), "a\\cb\\\\c\\nd e");
-        assert_eq!(escaped("a:b\\c\nd\re", Version::V1_0), "a:b\\c d e");
+        assert_eq!(escaped("a:b\\c\nd\re", Version::V1_1), "a\\cb\\\\c\\nd\re");
+        assert_eq!(escaped("a:b\\c\nd\re", Version::V1_0), "a:b\\c d\re");
     }
 
     #[test]

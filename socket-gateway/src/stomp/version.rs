@@ -39,12 +39,15 @@ impl Version {
         }
     }
 
-    /// The highest version in `accept-version` that this gateway speaks. A client that names none speaks 1.0
-    /// (STOMP 1.2, "Protocol negotiation").
-    pub fn negotiate(accept_version: Option<&str>) -> Option<Self> {
-        match accept_version {
-            None => Some(Version::V1_0),
-            Some(list) => list.split(',').filter_map(Version::from_wire).max(),
+    /// The highest version in `accept-version` that this gateway speaks; a client that names none speaks 1.0
+    /// (STOMP 1.2, "Protocol Negotiation"). Where the WebSocket has agreed on a subprotocol that is the version, and
+    /// `accept-version` has to hold it, if it is there.
+    pub fn negotiate(accept_version: Option<&str>, subprotocol: Option<Self>) -> Option<Self> {
+        let Some(list) = accept_version else { return Some(subprotocol.unwrap_or(Version::V1_0)) };
+        let mut accepted = list.split(',').filter_map(Version::from_wire);
+        match subprotocol {
+            None => accepted.max(),
+            Some(agreed) => accepted.find(|version| *version == agreed),
         }
     }
 }
@@ -55,10 +58,20 @@ mod tests {
 
     #[test]
     fn the_highest_common_version_is_chosen() {
-        assert_eq!(Version::negotiate(None), Some(Version::V1_0));
-        assert_eq!(Version::negotiate(Some("1.0,1.1")), Some(Version::V1_1));
-        assert_eq!(Version::negotiate(Some("1.2, 1.1,9.9")), Some(Version::V1_2));
-        assert_eq!(Version::negotiate(Some("2.0")), None);
-        assert_eq!(Version::negotiate(Some("")), None);
+        let negotiate = |accept| Version::negotiate(accept, None);
+        assert_eq!(negotiate(None), Some(Version::V1_0));
+        assert_eq!(negotiate(Some("1.0,1.1")), Some(Version::V1_1));
+        assert_eq!(negotiate(Some("1.2, 1.1,9.9")), Some(Version::V1_2));
+        assert_eq!(negotiate(Some("1.0,1.1,2.0")), Some(Version::V1_1));
+        assert_eq!(negotiate(Some("2.0")), None);
+        assert_eq!(negotiate(Some("")), None);
+    }
+
+    #[test]
+    fn a_subprotocol_is_the_version_unless_accept_version_contradicts() {
+        let negotiate = |accept| Version::negotiate(accept, Some(Version::V1_1));
+        assert_eq!(negotiate(None), Some(Version::V1_1));
+        assert_eq!(negotiate(Some("1.0,1.1,1.2")), Some(Version::V1_1));
+        assert_eq!(negotiate(Some("1.0,1.2")), None);
     }
 }

@@ -36,6 +36,7 @@ pub struct Core {
     endpoints: Endpoints,
     attaches: Batch<(i64, i64), Attached>,
     states: Batch<i64, Arc<UserState>>,
+    positions: Batch<AckOffset, ()>,
     log_reads: Arc<Semaphore>,
     log_page: u32,
     max_answer: usize,
@@ -50,20 +51,23 @@ impl Core {
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (attaches, attach_runner) = batch();
         let (states, state_runner) = batch();
+        let (positions, position_runner) = batch();
         let core = Self {
             endpoints,
             attaches,
             states,
+            positions,
             log_reads: Arc::new(Semaphore::new(config.log_reads)),
             log_page: config.log_page,
             max_answer: config.max_answer,
         };
         let (max, in_flight) = (config.batch, config.batches_in_flight);
-        let (attaching, reading) = (core.clone(), core.clone());
+        let (attaching, reading, storing) = (core.clone(), core.clone(), core.clone());
         let run = async move {
             tokio::join!(
                 attach_runner.run(max, in_flight, stop.clone(), move |keys| attach_all(attaching.clone(), keys)),
-                state_runner.run(max, in_flight, stop, move |users| read_states(reading.clone(), users)),
+                state_runner.run(max, in_flight, stop.clone(), move |users| read_states(reading.clone(), users)),
+                position_runner.run(max, in_flight, stop, move |offsets| store_positions(storing.clone(), offsets)),
             );
         };
         (core, run)
@@ -136,30 +140,25 @@ impl Core {
         answer.failure.map_or(Ok(()), |failure| Err(failure.into()))
     }
 
-    /// How far a user has read; never moves backwards. `epoch` 0: the current one.
-    pub async fn store_read_position(&self, conversation: i64, user: i64, seq: i64, epoch: i64) -> Result<(), Refusal> {
-        let ack = AckOffset {
+    /// How far a user has read, or has got messages; never moves backwards. `epoch` 0: the current one.
+    pub async fn store_position(
+        &self,
+        kind: AckKind,
+        conversation: i64,
+        user: i64,
+        seq: i64,
+        epoch: i64,
+    ) -> Result<(), Refusal> {
+        let offset = AckOffset {
             user_id: user,
             conversation_id: conversation,
             seq,
-            kind: AckKind::Read.into(),
+            kind: kind.into(),
             device_id: String::new(),
-            request_no: 1,
+            request_no: 0,
             epoch,
         };
-        let first = spread(conversation, self.endpoints.count());
-        let mut results = self
-            .endpoints
-            .call(first, ack, |channel, request| async move {
-                let request = request.map(tokio_stream::once);
-                MessageServiceClient::new(channel).stream_ack_offsets(request).await
-            })
-            .await?;
-        match results.next().await {
-            Some(Ok(result)) => result.failure.map_or(Ok(()), |failure| Err(failure.into())),
-            Some(Err(status)) => Err(status.into()),
-            None => Err(Refusal::unavailable("the read position was not acknowledged")),
-        }
+        self.positions.get(offset).await
     }
 }
 
@@ -191,6 +190,31 @@ fn to_attached(attached: AttachedSubscription, epoch: i64) -> Result<Attached, R
         visible: Visible::new(attached.visible.iter().map(|range| (range.from, range.to))),
         member: attached.member,
     })
+}
+
+/// Answers come by their numbers; what has none is not stored for sure.
+async fn store_positions(core: Core, mut offsets: Vec<AckOffset>) -> Result<Vec<Result<(), Refusal>>, Refusal> {
+    for (no, offset) in (1..).zip(&mut offsets) {
+        offset.request_no = no;
+    }
+    let first = spread(offsets.first().map_or(0, |offset| offset.conversation_id), core.endpoints.count());
+    let unanswered = || Err(Refusal::unavailable("the position was not acknowledged"));
+    let mut answers: Vec<Result<(), Refusal>> = offsets.iter().map(|_| unanswered()).collect();
+    let mut results = core
+        .endpoints
+        .call(first, offsets, |channel, request| async move {
+            let request = request.map(tokio_stream::iter);
+            MessageServiceClient::new(channel).stream_ack_offsets(request).await
+        })
+        .await?;
+    while let Some(result) = results.next().await {
+        let result = result?;
+        let index = usize::try_from(result.request_no).unwrap_or(0).wrapping_sub(1);
+        if let Some(answer) = answers.get_mut(index) {
+            *answer = result.failure.map_or(Ok(()), |failure| Err(failure.into()));
+        }
+    }
+    Ok(answers)
 }
 
 async fn read_states(core: Core, users: Vec<i64>) -> Result<Vec<Result<Arc<UserState>, Refusal>>, Refusal> {

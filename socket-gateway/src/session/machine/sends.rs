@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use proto::{
     Code,
-    rpc::v1::{CreateMessageRequest, CreateMessageResponse},
+    rpc::v1::{AckKind, CreateMessageRequest, CreateMessageResponse},
 };
+use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Asked, Machine, Output};
+use super::{Asked, Machine, Output, transactions::no_transaction};
 use crate::{
     refusal::Refusal,
     session::{
         destination::SendTo,
         frames::{self, About},
-        lane::{Lane, Step},
+        lane::{Lane, Settled, Step},
         request::{self, Message, Read, Resume, Token},
+        transactions::{Due, Work},
     },
     stomp::Send,
 };
@@ -23,47 +25,75 @@ use crate::{
 /// Conversations of which a session's last TYPING is remembered.
 const TYPING_REMEMBERED: usize = 64;
 
+/// A SEND that was found good.
+#[derive(Debug)]
+pub enum Request {
+    Message(i64, Message),
+    Typing(i64),
+    Read(i64, Read),
+    Token(Token),
+    Resume(Resume),
+}
+
 impl Machine {
     pub(super) fn send(&mut self, send: Send, now: Instant) {
-        let receipt = send.receipt.clone();
-        if let Err((refusal, conversation)) = self.try_send(send, now) {
-            self.refuse(&refusal, About { receipt, conversation, subscription: None });
+        let Send { receipt, transaction, .. } = &send;
+        let (receipt, transaction) = (receipt.clone(), transaction.clone());
+        if let Some(id) = transaction.as_deref().filter(|id| !self.transactions.is_open(id)) {
+            return self.end(no_transaction(id).receipt(receipt));
+        }
+        let size = send.size();
+        match (self.check(send, now), transaction) {
+            (Ok(request), None) => self.apply_send(request, receipt.into(), now),
+            (Ok(request), Some(id)) => self.hold(&id, Work::Send(request), receipt, size),
+            (Err((refusal, conversation)), transaction) => {
+                if let Some(id) = transaction {
+                    self.transactions.lose(&id, &refusal);
+                }
+                self.refuse(&refusal, About { receipt, conversation, subscription: None });
+            }
         }
     }
 
-    fn try_send(&mut self, send: Send, now: Instant) -> Result<(), (Refusal, Option<i64>)> {
-        if send.transaction.is_some() {
-            let message = "SEND names a transaction, but transactions are not served";
-            self.end(crate::disconnect::Disconnect::protocol(message).receipt(send.receipt));
-            return Ok(());
-        }
+    /// Everything that can be said of a SEND by looking at it.
+    fn check(&mut self, send: Send, now: Instant) -> Result<Request, (Refusal, Option<i64>)> {
         let to = SendTo::parse(&send.destination).map_err(|refusal| (refusal, None))?;
         let conversation = match to {
             SendTo::Messages(id) | SendTo::Typing(id) | SendTo::Read(id) => Some(id),
             SendTo::Token | SendTo::Resume => None,
         };
-        self.check_send(&send, to, now).map_err(|refusal| (refusal, conversation))?;
-        let subject = self.user;
-        let done = match to {
-            SendTo::Messages(id) => {
-                request::parse(&send.body, subject).map(|message| self.send_message(id, message, send.receipt, now))
-            }
-            SendTo::Typing(id) => request::parse::<serde_json::Value>(&send.body, subject)
-                .map(|_| self.send_typing(id, send.receipt, now)),
-            SendTo::Read(id) => request::parse::<Read>(&send.body, subject).map(|read| {
-                let no = self.ask(id, send.receipt);
-                let epoch = read.epoch.unwrap_or(0);
-                self.outputs.push(Output::Read { no, conversation: id, seq: read.seq, epoch });
-            }),
-            SendTo::Token => request::parse::<Token>(&send.body, subject).map(|token| {
-                self.renewing = Some(send.receipt);
-                self.outputs.push(Output::Verify { token: token.access_token });
-            }),
-            SendTo::Resume => {
-                request::parse::<Resume>(&send.body, subject).and_then(|resume| self.resume(resume, send.receipt))
-            }
+        let refused = |refusal| (refusal, conversation);
+        self.check_send(&send, to, now).map_err(refused)?;
+        let (body, subject) = (&send.body, self.user);
+        let request = match to {
+            SendTo::Messages(id) => request::parse(body, subject).map(|message| Request::Message(id, message)),
+            SendTo::Typing(id) => request::parse::<Value>(body, subject).map(|_| Request::Typing(id)),
+            SendTo::Read(id) => request::parse(body, subject).map(|read| Request::Read(id, read)),
+            SendTo::Token => request::parse(body, subject).map(Request::Token),
+            SendTo::Resume => request::parse(body, subject).map(Request::Resume),
         };
-        done.map_err(|refusal| (refusal, conversation))
+        request.map_err(refused)
+    }
+
+    /// Does what a SEND asks for, now or when its transaction is committed.
+    pub(super) fn apply_send(&mut self, request: Request, due: Due, now: Instant) {
+        match request {
+            Request::Message(id, message) => self.send_message(id, message, due, now),
+            Request::Typing(id) => self.send_typing(id, due, now),
+            Request::Read(id, Read { seq, epoch }) => {
+                let no = self.ask(id, due);
+                let (kind, epoch) = (AckKind::Read, epoch.unwrap_or(0));
+                self.outputs.push(Output::Position { no, conversation: id, kind, seq, epoch });
+            }
+            Request::Token(token) => {
+                self.renewing = Some(due.receipt);
+                self.outputs.push(Output::Verify { token: token.access_token });
+            }
+            Request::Resume(resume) => match self.resume(resume) {
+                Ok(()) => self.done(due),
+                Err(refusal) => self.failed(due, &refusal, None),
+            },
+        }
     }
 
     fn check_send(&mut self, send: &Send, to: SendTo, now: Instant) -> Result<(), Refusal> {
@@ -75,10 +105,15 @@ impl Machine {
             let message = format!("the body has {} bytes; at most {max} are taken", send.body.len());
             return Err(Refusal::new(Code::BodyTooLarge, message));
         }
+        if to == SendTo::Token && send.transaction.is_some() {
+            let message = "a new token can't wait for a COMMIT: send it outside of transactions";
+            return Err(Refusal::new(Code::InvalidDestination, message));
+        }
         let writes = matches!(to, SendTo::Messages(_) | SendTo::Typing(_));
         if writes && !self.may_write {
             return Err(Refusal::new(Code::Forbidden, "the token lacks the scope messages:write"));
         }
+        // What is held for a transaction is counted as it comes, and not when it is committed.
         self.bucket.take(now).map_err(|wait: Duration| {
             let per_second = self.settings.sends_per_second;
             let message = format!("more than {per_second} SENDs a second");
@@ -87,7 +122,7 @@ impl Machine {
         })
     }
 
-    fn send_message(&mut self, conversation: i64, message: Message, receipt: Option<String>, now: Instant) {
+    fn send_message(&mut self, conversation: i64, message: Message, due: Due, now: Instant) {
         let request = CreateMessageRequest {
             conversation_id: conversation,
             body: message.body,
@@ -104,28 +139,28 @@ impl Machine {
         self.in_flight += 1;
         let retry = self.settings.retry;
         let lane = self.lanes.entry(conversation).or_insert_with(|| Lane::new(retry));
-        let step = lane.push(self.next_no, request, receipt, now);
+        let step = lane.push(self.next_no, request, due, now);
         self.step(conversation, step);
     }
 
-    fn send_typing(&mut self, conversation: i64, receipt: Option<String>, now: Instant) {
+    fn send_typing(&mut self, conversation: i64, due: Due, now: Instant) {
         let interval = self.settings.typing_interval;
         if self.typed_at.get(&conversation).is_some_and(|at| now.duration_since(*at) < interval) {
             // Coalesced: the one before says it already.
-            return self.receipt(receipt);
+            return self.done(due);
         }
         if self.typed_at.len() >= TYPING_REMEMBERED {
             self.typed_at.retain(|_, at| now.duration_since(*at) < interval);
         }
         self.typed_at.insert(conversation, now);
-        let no = self.ask(conversation, receipt);
+        let no = self.ask(conversation, due);
         self.outputs.push(Output::Typing { no, conversation });
     }
 
-    fn ask(&mut self, conversation: i64, receipt: Option<String>) -> u64 {
+    fn ask(&mut self, conversation: i64, due: Due) -> u64 {
         self.next_no += 1;
         self.in_flight += 1;
-        self.asked.insert(self.next_no, Asked { receipt, conversation });
+        self.asked.insert(self.next_no, Asked::Request { due, conversation });
         self.next_no
     }
 
@@ -156,14 +191,15 @@ impl Machine {
     fn step(&mut self, conversation: i64, step: Step) {
         for settled in step.settled {
             self.in_flight -= 1;
-            match (settled.result, settled.receipt) {
-                (Ok(created), Some(id)) => {
-                    self.outputs.push(Output::Write(frames::message_receipt(self.version, &id, &created)));
+            let Settled { mut due, result } = settled;
+            match result {
+                Ok(created) => {
+                    if let Some(id) = due.receipt.take() {
+                        self.outputs.push(Output::Write(frames::message_receipt(self.version, &id, &created)));
+                    }
+                    self.done(due);
                 }
-                (Ok(_), None) => {}
-                (Err(refusal), receipt) => {
-                    self.refuse(&refusal, About { receipt, conversation: Some(conversation), subscription: None });
-                }
+                Err(refusal) => self.failed(due, &refusal, Some(conversation)),
             }
         }
         let submit = step.submit.into_iter().map(|submission| Output::Submit { conversation, submission });

@@ -11,12 +11,13 @@ use crate::{
     hub::{Scope, Start, UserState},
     refusal::Refusal,
     session::{
+        acks::{Acks, Message},
         destination::Topic,
         frames::{self, About},
         request::Resume,
         subscriptions::{Plan, Subscription},
     },
-    stomp::{AckMode, Subscribe},
+    stomp::Subscribe,
 };
 
 /// A conversation of the user's queue that could not be attached is tried again after this.
@@ -25,10 +26,6 @@ const QUEUE_RETRY: Duration = Duration::from_secs(1);
 impl Machine {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
         let Subscribe { id, has_id, destination, ack, after_seq, after_epoch, receipt } = subscribe;
-        if ack != AckMode::Auto {
-            let message = "ack modes other than auto are not served: leave the header out, or say ack:auto";
-            return self.end(Disconnect::protocol(message).receipt(receipt));
-        }
         if self.subscriptions.iter().any(|subscription| subscription.id == id) {
             let message = format!("there is a subscription {id:?} already");
             return self.end(Disconnect::protocol(message).receipt(receipt));
@@ -36,16 +33,17 @@ impl Machine {
         let topic = match self.check_subscribe(&destination) {
             Ok(topic) => topic,
             Err(refusal) => {
-                self.is_over(&id);
+                self.over.add(id.clone(), false);
                 let about = About { receipt, subscription: Some(id), conversation: None };
                 return self.refuse(&refusal, about);
             }
         };
-        self.over.retain(|over| *over != id);
+        self.over.remove(&id);
         self.next_subscription += 1;
         let no = self.next_subscription;
-        let head = frames::message_head(self.version, has_id.then_some(id.as_str()), &destination);
-        let mut subscription = Subscription { no, id, topic, head: head.clone(), receipt, queue: None };
+        let head = frames::message_head(self.version, has_id.then_some(id.as_str()), &destination, (ack, no));
+        let acks = Acks::new(ack, topic == Topic::UserEvents, self.settings.unacknowledged).map(Box::new);
+        let mut subscription = Subscription { no, id, topic, head: head.clone(), receipt, queue: None, acks };
         self.metrics.subscriptions.inc();
         match topic {
             Topic::Conversation(conversation) => {
@@ -90,13 +88,13 @@ impl Machine {
 
     pub(super) fn unsubscribe(&mut self, id: &str, receipt: Option<String>) {
         let Some(index) = self.subscriptions.iter().position(|subscription| subscription.id == id) else {
-            if let Some(index) = self.over.iter().position(|over| over == id) {
-                self.over.remove(index);
+            if self.over.unsubscribe(id) {
                 return self.receipt(receipt);
             }
             return self.end(Disconnect::protocol(format!("there is no subscription {id:?}")).receipt(receipt));
         };
         let mut subscription = self.remove(index);
+        self.over.add(std::mem::take(&mut subscription.id), true);
         // It was taken; that it is attached does not matter any more.
         let subscribed = subscription.receipt.take();
         self.receipt(subscribed);
@@ -120,13 +118,6 @@ impl Machine {
         }
     }
 
-    fn is_over(&mut self, id: &str) {
-        if self.over.len() >= self.settings.subscriptions {
-            self.over.pop_front();
-        }
-        self.over.push_back(id.to_owned());
-    }
-
     fn remove(&mut self, index: usize) -> Subscription {
         self.metrics.subscriptions.dec();
         self.subscriptions.swap_remove(index)
@@ -146,7 +137,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn resume(&mut self, resume: Resume, receipt: Option<String>) -> Result<(), Refusal> {
+    pub(super) fn resume(&mut self, resume: Resume) -> Result<(), Refusal> {
         let covered = self.subscriptions.iter().any(|subscription| match subscription.topic {
             Topic::Conversation(id) => resume.conversations.contains_key(&proto::ConversationId(id)),
             Topic::UserEvents => true,
@@ -161,8 +152,14 @@ impl Machine {
             let message = format!("a session may resume {max} conversations");
             return Err(Refusal::new(Code::TooManySubscriptions, message));
         }
-        self.receipt(receipt);
         Ok(())
+    }
+
+    /// A message is queued for a subscription that acknowledges.
+    pub(super) fn delivered(&mut self, no: u32, message: Message) {
+        if let Some(acks) = self.subscription(no).and_then(|subscription| subscription.acks.as_mut()) {
+            acks.sent(message);
+        }
     }
 
     fn subscription(&mut self, no: u32) -> Option<&mut Subscription> {
@@ -189,7 +186,7 @@ impl Machine {
             return self.go_on_with_queue(no, next);
         }
         let Subscription { id, receipt, .. } = self.remove(index);
-        self.is_over(&id);
+        self.over.add(id.clone(), false);
         let conversation = (conversation != 0).then_some(conversation);
         self.refuse(refusal, About { receipt, subscription: Some(id), conversation });
     }
@@ -201,7 +198,7 @@ impl Machine {
             return self.go_on_with_queue(no, next);
         }
         let Subscription { id, receipt, .. } = self.remove(index);
-        self.is_over(&id);
+        self.over.add(id.clone(), false);
         self.receipt(receipt);
         // A former member who resumed was told so by RESUMED; a member who was removed is told here.
         if removed {

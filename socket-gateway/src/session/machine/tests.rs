@@ -4,9 +4,14 @@ use super::*;
 use crate::{
     disconnect::close_code,
     hub::{Membership, UserState},
-    session::{destination::Topic, lane::Retry},
-    stomp::{Decoder, Limits},
+    session::lane::Retry,
+    stomp::{Decoder, Limits, Malformed},
 };
+
+mod acks;
+mod golden;
+mod transactions;
+mod versions;
 
 const LIMITS: Limits = Limits { line: 8192, headers: 64, head: 32768, body: 65536 };
 
@@ -28,6 +33,9 @@ fn settings() -> Settings {
         sends_per_second: 10,
         sends_burst: 4,
         message_body: 1000,
+        id: 100,
+        held: held::Limits { transactions: 2, frames: 4, bytes: 2000 },
+        unacknowledged: 3,
         connections_per_user: 1,
         outgoing: 1 << 20,
         drain_sends: Duration::from_secs(10),
@@ -49,20 +57,29 @@ impl Driven {
     fn new() -> Self {
         let metrics = Arc::new(Metrics::new(chassis::hops::HopRing::new(0)));
         let now = Instant::now();
-        Self { machine: Machine::new("s1".into(), Arc::new(settings()), metrics, now), now }
+        Self { machine: Machine::new("s1".into(), Arc::new(settings()), metrics, now, None), now }
     }
 
     /// A session of user 5 after CONNECTED.
     fn open() -> Self {
+        Self::open_as(Version::V1_2)
+    }
+
+    /// The same, in that version.
+    fn open_as(version: Version) -> Self {
         let mut driven = Self::new();
-        driven.frame("CONNECT\naccept-version:1.2\nAuthorization:Bearer t\n\n\0");
+        driven.frame(&format!("CONNECT\naccept-version:{}\nAuthorization:Bearer t\n\n\0", version.as_str()));
         driven.input(Input::Verified(Ok(verified(5))));
         driven
     }
 
     /// The same, that listens to its refusals.
     fn listening() -> Self {
-        let mut driven = Self::open();
+        Self::listening_as(Version::V1_2)
+    }
+
+    fn listening_as(version: Version) -> Self {
+        let mut driven = Self::open_as(version);
         driven.frame("SUBSCRIBE\nid:e\ndestination:/user/queue/errors\n\n\0");
         driven
     }
@@ -73,7 +90,9 @@ impl Driven {
     }
 
     fn frame(&mut self, text: &str) -> Vec<Output> {
-        let frame = Decoder::new(LIMITS).decode(&mut text.as_bytes().into()).unwrap().unwrap();
+        let mut decoder = Decoder::new(LIMITS);
+        decoder.set_version(self.machine.version);
+        let frame = decoder.decode(&mut text.as_bytes().into()).unwrap().unwrap();
         self.input(Input::Frame(frame))
     }
 
@@ -91,6 +110,15 @@ fn written(outputs: &[Output]) -> Vec<&str> {
     outputs
         .iter()
         .filter_map(|output| if let Output::Write(frame) = output { Some(frame.as_str()) } else { None })
+        .collect()
+}
+
+/// The receipts that were written.
+fn receipts(outputs: &[Output]) -> Vec<&str> {
+    written(outputs)
+        .into_iter()
+        .filter(|frame| frame.starts_with("RECEIPT\n"))
+        .filter_map(|frame| header(frame, "receipt-id"))
         .collect()
 }
 
@@ -168,24 +196,26 @@ async fn a_breach_of_the_protocol_ends_the_session_with_the_receipt_of_the_culpr
         "CONNECT\naccept-version:1.2\npasscode:t\nreceipt:r\n\n\0",
         "SUBSCRIBE\ndestination:/user/queue/events\nreceipt:r\n\n\0",
         "SUBSCRIBE\nid:e\ndestination:/user/queue/events\nreceipt:r\n\n\0",
-        "SUBSCRIBE\nid:x\ndestination:/user/queue/events\nack:client\nreceipt:r\n\n\0",
         "UNSUBSCRIBE\nid:unknown\nreceipt:r\n\n\0",
         "SEND\nreceipt:r\n\n{}\0",
         "SEND\ndestination:/app/conversations/7/messages\ntransaction:t\nreceipt:r\n\n{}\0",
         "ACK\nid:1\nreceipt:r\n\n\0",
-        "BEGIN\ntransaction:t\nreceipt:r\n\n\0",
+        "BEGIN\nreceipt:r\n\n\0",
+        "COMMIT\ntransaction:t\nreceipt:r\n\n\0",
+        "ABORT\ntransaction:t\nreceipt:r\n\n\0",
+        "SUBSCRIBE\nid:x\ndestination:/user/queue/events\nack:no\nreceipt:r\n\n\0",
+        "SUBSCRIBE\nid:x\ndestination:/user/queue/events\nreceipt:r\n\nbody\0",
         "RECEIPT\nreceipt:r\n\n\0",
     ];
     for breach in breaches {
         let outputs = Driven::listening().frame(breach);
         assert_eq!(ended(&outputs), (Some("protocol_error"), 4400), "{breach}");
         let receipt = header(one_written(&outputs), "receipt-id");
-        // CONNECT has no receipt in STOMP.
-        assert!(receipt == Some("r") || breach.starts_with("CONNECT"), "{breach}");
+        assert_eq!(receipt, Some("r"), "{breach}");
     }
-    let unserved = Driven::open().frame("COMMIT\ntransaction:t\n\n\0");
-    assert!(one_written(&unserved).contains("committed in their order"));
-    let outputs = Driven::open().input(Input::Undecodable(DecodeError::BodyTooLarge(10)));
+    let error = DecodeError { malformed: Malformed::BodyTooLarge(10), receipt: Some("r".into()) };
+    let outputs = Driven::open().input(Input::Undecodable(error));
+    assert_eq!(header(one_written(&outputs), "receipt-id"), Some("r"));
     assert_eq!(ended(&outputs), (Some("body_too_large"), 4400));
 }
 
