@@ -106,8 +106,9 @@ impl WebSocket {
     }
 
     fn decode(&mut self, input: &mut [u8], buffer: &mut BytesMut) -> Received {
-        let mut at = 0;
-        while at < input.len() && buffer.len() < ENOUGH {
+        // What is there already may be a frame that goes on: more must always come.
+        let (mut at, enough) = (0, buffer.len() + ENOUGH);
+        while at < input.len() && buffer.len() < enough {
             match self.decoder.decode(&mut input[at..], buffer) {
                 Ok((used, step)) => {
                     at += used;
@@ -124,8 +125,9 @@ impl WebSocket {
 
     /// `message` is the part of a message that has come; the decoder bounds it.
     fn decode_sockjs(&mut self, input: &mut [u8], message: &mut BytesMut, buffer: &mut BytesMut) -> Received {
-        let mut at = 0;
-        while at < input.len() && buffer.len() < ENOUGH {
+        // What is there already may be a frame that goes on: more must always come.
+        let (mut at, enough) = (0, buffer.len() + ENOUGH);
+        while at < input.len() && buffer.len() < enough {
             match self.decoder.decode(&mut input[at..], message) {
                 Ok((used, step)) => {
                     at += used;

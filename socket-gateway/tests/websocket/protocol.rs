@@ -40,6 +40,20 @@ async fn a_frame_may_come_in_one_piece_in_many_over_messages_and_byte_by_byte() 
 }
 
 #[tokio::test]
+async fn a_frame_larger_than_what_is_read_at_once_comes_through_in_any_messages() {
+    let gateway = Gateway::start().await;
+    let body = "x".repeat(200_000);
+    let send = format!("SEND\ndestination:/x\nreceipt:r-2\ncontent-length:{}\n\n{body}\0", body.len());
+    let in_messages: Vec<u8> = send.as_bytes().chunks(1000).flat_map(|part| frame(TEXT, part)).collect();
+    for bytes in [frame(TEXT, send.as_bytes()), in_messages] {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(&bytes).await;
+        let error = client.error().await;
+        assert!(error.contains("\nreceipt-id:r-2\n") && error.contains("CONNECT"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn pings_between_the_fragments_of_a_message_are_answered_in_order() {
     let gateway = Gateway::start().await;
     let mut client = Client::connect(gateway.address).await;
