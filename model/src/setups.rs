@@ -69,6 +69,25 @@ pub fn redis_attach() -> Setup {
     Setup { clients: vec![ClientSetup::TOPIC], messages: 1, faults, ..Setup::new("redis_attach") }
 }
 
+/// Redis and a worker at once.
+pub fn redis_worker() -> Setup {
+    let faults = Faults { redis: 1, worker: 1, ..Faults::default() };
+    Setup { inbox: true, faults, ..Setup::new("redis_worker") }
+}
+
+/// A client leaves and comes back twice while Redis loses something.
+pub fn redis_interest() -> Setup {
+    let faults = Faults { redis: 1, unsubscribe: 2, ..Faults::default() };
+    Setup { releases: true, messages: 1, faults, ..Setup::new("redis_interest") }
+}
+
+/// Two clients subscribe at two gateways, and one of these dies.
+pub fn elsewhere() -> Setup {
+    let faults = Faults { gateway_crash: 1, ..Faults::default() };
+    let clients = vec![ClientSetup::TOPIC, ClientSetup::TOPIC];
+    Setup { gateways: 2, clients, messages: 1, faults, ..Setup::new("elsewhere") }
+}
+
 /// Somebody who follows all of their conversations joins one.
 pub fn join() -> Setup {
     let faults = Faults { connection_drop: 1, ..Faults::default() };
@@ -118,6 +137,9 @@ pub fn all() -> Vec<Setup> {
         interest(),
         redis(),
         redis_attach(),
+        redis_worker(),
+        redis_interest(),
+        elsewhere(),
         death(),
         join(),
         join_death(),

@@ -54,6 +54,21 @@ fn redis_may_lose_everything_while_somebody_subscribes() {
 }
 
 #[test]
+fn redis_and_a_worker_may_fail_at_once() {
+    holds(setups::redis_worker());
+}
+
+#[test]
+fn redis_may_lose_everything_while_interest_is_given_up_and_taken_again() {
+    holds(setups::redis_interest());
+}
+
+#[test]
+fn of_two_gateways_one_may_die_while_clients_subscribe_at_both() {
+    holds(setups::elsewhere());
+}
+
+#[test]
 fn a_gateway_may_die_and_its_client_goes_on_elsewhere() {
     holds(setups::death());
 }
@@ -92,6 +107,8 @@ fn from_every_state_there_is_a_way_to_rest_without_another_fault() {
         setups::poison(),
         setups::interest(),
         setups::redis_attach(),
+        setups::redis_interest(),
+        setups::elsewhere(),
         setups::join(),
         setups::join_death(),
         setups::visit(),
