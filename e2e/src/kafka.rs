@@ -1,6 +1,6 @@
 //! Reading topics and a group's lag.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use rdkafka::{
@@ -87,6 +87,34 @@ pub async fn lag(brokers: &str, group: &str, topic: &str) -> Result<i64> {
         Ok(lag)
     })
     .await?
+}
+
+/// Tells how many records a topic has had, cheaply enough to ask again and again.
+pub struct Heads {
+    consumer: BaseConsumer,
+    topic: String,
+    partitions: Vec<i32>,
+}
+
+impl Heads {
+    pub fn of(brokers: &str, topic: &str) -> Result<Self> {
+        let consumer: BaseConsumer = config(brokers, "unused").create()?;
+        let partitions = partitions(consumer.fetch_metadata(Some(topic), REQUEST)?, topic)?;
+        Ok(Self { consumer, topic: topic.to_owned(), partitions })
+    }
+
+    /// The sum of the heads of all partitions.
+    pub async fn read(self: &Arc<Self>) -> Result<i64> {
+        let heads = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let mut sum = 0;
+            for partition in &heads.partitions {
+                sum += heads.consumer.fetch_watermarks(&heads.topic, *partition, REQUEST)?.1;
+            }
+            Ok(sum)
+        })
+        .await?
+    }
 }
 
 fn config(brokers: &str, group: &str) -> ClientConfig {

@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod durable;
 pub mod endpoints;
 pub mod grpc;
 pub mod history;

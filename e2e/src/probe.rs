@@ -3,6 +3,7 @@
 
 mod canary;
 mod chat;
+mod durable;
 mod first_message;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -42,6 +43,8 @@ enum Task {
     /// disorder. With one: a benchmark, which prints figures and judges nothing
     #[command(args_conflicts_with_subcommands = true)]
     Load(Box<LoadOptions>),
+    /// Pushes messages through the durable path, to its limit or at a rate, and prints what each process spent on them
+    Durable(crate::durable::Plan),
 }
 
 #[derive(Debug, Args)]
@@ -118,6 +121,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
             Some(scenario) => bench::run(&endpoints, scenario).await?,
             None => return run_load(&endpoints, *load).await,
         },
+        Task::Durable(plan) => durable::run(&endpoints, &plan).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
