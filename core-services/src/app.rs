@@ -102,6 +102,8 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         hops,
         acks: Acks::start(&process.lifecycle, db.clone()),
         max_batch: config.messages.max_batch,
+        max_batch_bytes: config.messages.max_batch_bytes,
+        pace: config.messages.pace.clone(),
     };
     let app = Arc::new(App {
         tokens: Tokens::new(config.auth.issuer.clone(), config.auth.access_token_ttl, keys, sessions.clone()),

@@ -106,8 +106,19 @@ pub struct Messages {
     pub max_body: usize,
     pub writers: usize,
     pub max_batch: usize,
+    #[serde(with = "bytes")]
+    pub max_batch_bytes: usize,
+    pub pace: Pace,
     pub writer_queue: usize,
     pub max_in_flight: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pace {
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    pub from_messages: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -150,6 +161,8 @@ impl chassis::Validate for Config {
         let positive = [
             ("messages.writers", self.messages.writers),
             ("messages.max_batch", self.messages.max_batch),
+            ("messages.max_batch_bytes", self.messages.max_batch_bytes),
+            ("messages.pace.from_messages", self.messages.pace.from_messages as usize),
             ("messages.writer_queue", self.messages.writer_queue),
             ("messages.max_in_flight", self.messages.max_in_flight),
             ("messages.max_body", self.messages.max_body),
@@ -170,16 +183,20 @@ impl chassis::Validate for Config {
         if self.mysql.session_timeout < self.mysql.lock_wait_timeout * 2 {
             return Err("mysql.session_timeout must be at least twice mysql.lock_wait_timeout".into());
         }
-        if self.messages.writers >= self.mysql.max_connections as usize {
-            return Err("mysql.max_connections must be above messages.writers: reads need sessions too".into());
-        }
         if self.messages.max_body > self.server.max_body {
             return Err("messages.max_body must not be above server.max_body".into());
         }
         if self.server.drain_timeout >= self.shutdown.grace {
             return Err("shutdown.grace must be longer than server.drain_timeout: writers end after connections".into());
         }
-        // What one statement can have.
+        if self.messages.pace.interval > Duration::from_secs(1) {
+            return Err("messages.pace.interval must be at most 1s: senders wait for it".into());
+        }
+        // A text may become six times as long in JSON and twice that in SQL; the server takes 64 MiB at once.
+        if self.messages.max_batch_bytes > 4 << 20 {
+            return Err("messages.max_batch_bytes must be at most 4MiB: the server must take the batch at once".into());
+        }
+        // Longer lists are worse for everybody who waits for a row.
         if self.messages.max_batch > 1024 {
             return Err("messages.max_batch must be at most 1024".into());
         }

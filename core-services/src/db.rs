@@ -1,12 +1,18 @@
 //! The pool of MySQL sessions, the session settings that the promise depends on, and the one place where
 //! transactions are retried.
 
-use std::time::Duration;
+mod session;
+mod sql_text;
+
+pub use session::{Rows, Session};
+pub use sql_text::SqlText;
+
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use sqlx::{
-    Connection as _, MySqlConnection, MySqlPool,
+    ConnectOptions as _, Connection as _, MySqlConnection, MySqlPool,
     migrate::{MigrateError, Migrator},
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
 };
@@ -21,7 +27,7 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../sql");
 
 /// A transaction that lost a deadlock or a lock wait is tried this often in all.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// Statements differ by the number of their rows; so many are kept prepared on each session. With the default 32 sessions
 /// that is 4096 a core, of the 16382 that a server keeps by default (`max_prepared_stmt_count`).
@@ -31,6 +37,11 @@ const STATEMENT_CACHE: usize = 128;
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: MySqlPool,
+    /// For sessions outside of the pool.
+    options: MySqlConnectOptions,
+    settings: Arc<str>,
+    acquire_timeout: Duration,
+    session_timeout: Duration,
 }
 
 impl Db {
@@ -40,15 +51,21 @@ impl Db {
         if let Some(file) = &config.password_file {
             options = options.password(chassis::Secret::from_file(file).context("mysql.password_file")?.expose());
         }
+        // Statements may hold messages: they stay out of the log, slow or not.
         let options = options.statement_cache_capacity(STATEMENT_CACHE).ssl_mode(MySqlSslMode::Preferred);
+        let options = options.disable_statement_logging();
         // A core that is paused must not hold rows for hours: the server ends a session that is silent for this long
         // inside a transaction. The pool closes idle sessions before.
         let wait_timeout = config.session_timeout.as_secs();
         let lock_wait = config.lock_wait_timeout.as_secs();
-        let settings = format!(
+        // Text in statements is escaped by backslashes (see `sql_text`).
+        let settings: Arc<str> = format!(
             "SET SESSION transaction_isolation = 'READ-COMMITTED', time_zone = '+00:00', \
+             sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', ''), \
              wait_timeout = {wait_timeout}, innodb_lock_wait_timeout = {lock_wait}, lock_wait_timeout = {lock_wait}"
-        );
+        )
+        .into();
+        let of_pool = Arc::clone(&settings);
         let pool = MySqlPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
@@ -61,14 +78,26 @@ impl Db {
                 })
             })
             .after_connect(move |connection, _| {
-                let settings = settings.clone();
-                Box::pin(async move {
-                    sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(connection).await?;
-                    Ok(())
-                })
+                let settings = Arc::clone(&of_pool);
+                Box::pin(async move { set(connection, &settings).await })
             })
-            .connect_lazy_with(options);
-        Ok(Self { pool })
+            .connect_lazy_with(options.clone());
+        let (acquire_timeout, session_timeout) = (config.acquire_timeout, config.session_timeout);
+        Ok(Self { pool, options, settings, acquire_timeout, session_timeout })
+    }
+
+    /// A session outside of the pool, for somebody who runs one transaction after the other.
+    pub fn session(&self) -> Session {
+        Session::new(self.clone())
+    }
+
+    async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
+        let connect = async {
+            let mut connection = self.options.connect().await?;
+            set(&mut connection, &self.settings).await?;
+            Ok(connection)
+        };
+        tokio::time::timeout(self.acquire_timeout, connect).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     /// For single statements outside a transaction.
@@ -136,6 +165,11 @@ impl Db {
             }
         }
     }
+}
+
+async fn set(connection: &mut MySqlConnection, settings: &str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(settings.to_owned())).execute(connection).await?;
+    Ok(())
 }
 
 /// The epoch, under a shared lock: it can't be raised until this transaction ends.

@@ -3,6 +3,7 @@
 pub mod acks;
 pub mod batch;
 pub mod lane;
+pub mod pace;
 pub mod store;
 pub mod writer;
 

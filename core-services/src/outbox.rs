@@ -5,10 +5,10 @@
 use chrono::{DateTime, Utc};
 use proto::{ConversationId, Envelope, EventType, UserId, topics::aggregate};
 use serde::Serialize;
-use sqlx::{MySql, MySqlConnection, QueryBuilder};
+use sqlx::MySqlConnection;
 use uuid::Uuid;
 
-use crate::error::Result;
+use crate::{db::SqlText, error::Result};
 
 /// One event, ready to be inserted in the transaction that makes it true.
 #[derive(Clone, Debug)]
@@ -119,25 +119,23 @@ pub async fn insert(tx: &mut MySqlConnection, events: &[Event]) -> Result<()> {
     if events.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<MySql>::new(
-        "INSERT INTO message_producer_outbox (id, aggregatetype, aggregateid, type, payload, conversation_id, seq, \
-         epoch, actor_id, subject_id, user_seq, traceparent, created_at) ",
-    );
-    query.push_values(events, |mut row, event| {
-        row.push_bind(&event.id)
-            .push_bind(event.aggregate_type)
-            .push_bind(event.aggregate_id.to_string())
-            .push_bind(event.event_type.as_str())
-            .push_bind(&event.payload)
-            .push_bind(event.conversation_id)
-            .push_bind(event.seq)
-            .push_bind(event.epoch)
-            .push_bind(event.actor_id)
-            .push_bind(event.subject_id)
-            .push_bind(event.user_seq)
-            .push_bind(&event.traceparent)
-            .push_bind(event.at);
-    });
-    query.build().execute(tx).await?;
+    let mut sql = SqlText::default();
+    insert_text(&mut sql, events);
+    sql.execute(tx).await?;
     Ok(())
+}
+
+/// The statement that inserts these events, of which there is at least one.
+pub fn insert_text(sql: &mut SqlText, events: &[Event]) {
+    sql.sql(
+        "INSERT INTO message_producer_outbox (id, aggregatetype, aggregateid, type, payload, conversation_id, seq, \
+         epoch, actor_id, subject_id, user_seq, traceparent, created_at) VALUES ",
+    );
+    sql.list(events, |sql, event| {
+        sql.sql("(").text(&event.id).sql(",").text(event.aggregate_type).sql(",'").int(event.aggregate_id).sql("',");
+        sql.text(event.event_type.as_str()).sql(",").text(&event.payload).sql(",").opt_int(event.conversation_id);
+        sql.sql(",").opt_int(event.seq).sql(",").int(event.epoch).sql(",").opt_int(event.actor_id);
+        sql.sql(",").opt_int(event.subject_id).sql(",").opt_int(event.user_seq);
+        sql.sql(",").opt_text(event.traceparent.as_deref()).sql(",").time(event.at).sql(")");
+    });
 }

@@ -3,17 +3,21 @@
 //! The conversations' rows are locked in id order and held to COMMIT, so the order of seq is the order of commits, of
 //! the binlog, and of the Kafka partition. Retries are looked up after the lock and before a seq is taken; what is
 //! refused leaves the batch before. Rows and outbox rows go in together.
+//!
+//! Pure: what to read, and from what was read what to write. [`super::writer`] runs both on its session, each as one
+//! text of several statements. A statement sees what was committed before it began, so those behind the lock see all
+//! that was committed under it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use proto::{Code, ConversationId, EventType, MessageId, UserId, event::MessageData};
-use sqlx::{AssertSqlSafe, MySqlConnection, Row as _};
+use sqlx::Row as _;
 
 use super::{Committed, NewMessage, store};
 use crate::{
-    db::{lock_epoch, placeholders},
-    error::{Refusal, Result},
+    db::{Rows, SqlText},
+    error::{Error, Refusal, Result},
     outbox::{self, Event},
 };
 
@@ -31,20 +35,79 @@ struct Counters {
 /// What names a message for its retries.
 type RetryKey<'a> = (ConversationId, UserId, &'a str);
 
-/// Writes the messages, in their order, with the ids given for them. One outcome a message, in the same order; they
-/// hold once the transaction has committed.
-pub async fn write(tx: &mut MySqlConnection, messages: &[NewMessage], ids: &[MessageId]) -> Result<Vec<Outcome>> {
-    let epoch = lock_epoch(tx).await?;
-    let mut conversations = lock_conversations(tx, messages).await?;
-    let members = read_members(tx, messages).await?;
-    let mut known = read_retries(tx, messages).await?;
-    let roots = read_roots(tx, messages).await?;
-    let at = crate::now();
+/// A text of a message and of the statements around it, about.
+const BYTES_OF_A_MESSAGE: usize = 1024;
+
+/// The statements that lock and look up, in this order: epoch, conversations, members, retries, thread roots.
+pub fn read(messages: &[NewMessage]) -> SqlText {
+    let mut sql = SqlText::with_capacity(messages.len() * 128 + 512);
+    sql.sql("SELECT epoch FROM cluster_state WHERE id = 1 FOR SHARE;");
+
+    let mut ids: Vec<i64> = messages.iter().map(|message| message.conversation.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    sql.sql("SELECT id, last_seq, message_no, archived_at IS NOT NULL FROM conversations FORCE INDEX (PRIMARY) WHERE id IN (");
+    sql.list(ids, |sql, id| {
+        sql.int(id);
+    })
+    .sql(") ORDER BY id FOR UPDATE;");
+
+    let mut pairs: Vec<_> = messages.iter().map(|message| (message.conversation.0, message.sender.0)).collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    sql.sql(
+        "SELECT conversation_id, user_id FROM conversation_members
+         WHERE left_seq IS NULL AND (conversation_id, user_id) IN (",
+    );
+    sql.list(pairs, |sql, (conversation, user)| {
+        sql.sql("(").int(conversation).sql(",").int(user).sql(")");
+    });
+
+    sql.sql(
+        ");SELECT conversation_id, sender_id, client_message_id, request_hash, id, seq, message_no, created_at, epoch
+         FROM messages WHERE (conversation_id, sender_id, client_message_id) IN (",
+    );
+    sql.list(messages, |sql, message| {
+        sql.sql("(").int(message.conversation.0).sql(",").int(message.sender.0).sql(",");
+        sql.text(&message.client_message_id).sql(")");
+    });
+    sql.sql(")");
+
+    let roots = || messages.iter().filter_map(|message| Some((message.conversation.0, message.thread_root?.0)));
+    if roots().next().is_some() {
+        sql.sql(";SELECT conversation_id, id FROM messages WHERE (conversation_id, id) IN (");
+        sql.list(roots(), |sql, (conversation, id)| {
+            sql.sql("(").int(conversation).sql(",").int(id).sql(")");
+        });
+        sql.sql(")");
+    }
+    sql
+}
+
+/// What is to be written of the messages, in their order and with the ids given for them, and one outcome a message, in
+/// the same order; they hold once the transaction has committed. `sets` are the rows of [`read`]'s statements.
+pub fn decide(
+    messages: &[NewMessage],
+    ids: &[MessageId],
+    sets: Vec<Rows>,
+    at: DateTime<Utc>,
+) -> Result<(Vec<Outcome>, SqlText)> {
+    let mut sets = sets.into_iter();
+    let mut next = || sets.next().unwrap_or_default();
+    let epoch: i64 = match next().first() {
+        Some(row) => row.try_get(0)?,
+        None => return Err(Error::Internal(anyhow::anyhow!("cluster_state has no row"))),
+    };
+    let mut conversations = counters(&next());
+    let pair = |row: &sqlx::mysql::MySqlRow| (ConversationId(row.get(0)), row.get::<i64, _>(1));
+    let members: HashSet<_> = next().iter().map(pair).map(|(id, user)| (id, UserId(user))).collect();
+    let mut known = retries(messages, &next());
+    let roots: HashSet<_> = next().iter().map(pair).map(|(id, root)| (id, MessageId(root))).collect();
 
     let mut outcomes = Vec::with_capacity(messages.len());
     let mut rows = Vec::with_capacity(messages.len());
     for (message, id) in messages.iter().zip(ids) {
-        let outcome = decide(message, &mut conversations, &members, &known, &roots).map(|place| match place {
+        let outcome = place(message, &mut conversations, &members, &known, &roots).map(|place| match place {
             Place::Retry(first) => Committed { duplicate: true, ..first },
             Place::New { seq, message_no } => {
                 let committed = Committed {
@@ -64,13 +127,17 @@ pub async fn write(tx: &mut MySqlConnection, messages: &[NewMessage], ids: &[Mes
         });
         outcomes.push(outcome);
     }
+    let mut sql = SqlText::default();
     if !rows.is_empty() {
-        take_seqs(tx, &conversations).await?;
-        store::insert(tx, &rows).await?;
+        let bodies: usize = rows.iter().map(|(message, _)| message.body.len() * 2).sum();
+        sql = SqlText::with_capacity(rows.len() * BYTES_OF_A_MESSAGE + bodies);
+        take_seqs(&mut sql, &conversations);
+        store::insert(&mut sql, &rows);
+        sql.sql(";");
         let events: Vec<Event> = rows.iter().map(|(message, committed)| event(message, committed, at)).collect();
-        outbox::insert(tx, &events).await?;
+        outbox::insert_text(&mut sql, &events);
     }
-    Ok(outcomes)
+    Ok((outcomes, sql))
 }
 
 enum Place {
@@ -78,7 +145,7 @@ enum Place {
     Retry(Committed),
 }
 
-fn decide(
+fn place(
     message: &NewMessage,
     conversations: &mut BTreeMap<ConversationId, Counters>,
     members: &HashSet<(ConversationId, UserId)>,
@@ -116,66 +183,19 @@ fn retry_key(message: &NewMessage) -> RetryKey<'_> {
     (message.conversation, message.sender, &message.client_message_id)
 }
 
-async fn lock_conversations(
-    tx: &mut MySqlConnection,
-    messages: &[NewMessage],
-) -> Result<BTreeMap<ConversationId, Counters>> {
-    let mut ids: Vec<i64> = messages.iter().map(|message| message.conversation.0).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let query = format!(
-        "SELECT id, last_seq, message_no, archived_at IS NOT NULL FROM conversations FORCE INDEX (PRIMARY)
-         WHERE id IN ({}) ORDER BY id FOR UPDATE",
-        placeholders(ids.len(), 1)
-    );
-    let mut query = sqlx::query(AssertSqlSafe(query));
-    for id in ids {
-        query = query.bind(id);
-    }
-    let rows = query.fetch_all(tx).await?;
-    Ok(rows
-        .iter()
-        .map(|row| {
-            let archived = row.get::<i64, _>(3) != 0;
-            let counters = Counters { last_seq: row.get(1), message_no: row.get(2), archived, taken: 0 };
-            (ConversationId(row.get(0)), counters)
-        })
-        .collect())
-}
-
-async fn read_members(tx: &mut MySqlConnection, messages: &[NewMessage]) -> Result<HashSet<(ConversationId, UserId)>> {
-    let mut pairs: Vec<_> = messages.iter().map(|message| (message.conversation, message.sender)).collect();
-    pairs.sort_unstable();
-    pairs.dedup();
-    let query = format!(
-        "SELECT conversation_id, user_id FROM conversation_members
-         WHERE left_seq IS NULL AND (conversation_id, user_id) IN ({})",
-        placeholders(pairs.len(), 2)
-    );
-    let mut query = sqlx::query(AssertSqlSafe(query));
-    for (conversation, user) in pairs {
-        query = query.bind(conversation.0).bind(user.0);
-    }
-    let rows = query.fetch_all(tx).await?;
-    Ok(rows.iter().map(|row| (ConversationId(row.get(0)), UserId(row.get(1)))).collect())
+fn counters(rows: &Rows) -> BTreeMap<ConversationId, Counters> {
+    let counters = |row: &sqlx::mysql::MySqlRow| {
+        let archived = row.get::<i64, _>(3) != 0;
+        let counters = Counters { last_seq: row.get(1), message_no: row.get(2), archived, taken: 0 };
+        (ConversationId(row.get(0)), counters)
+    };
+    rows.iter().map(counters).collect()
 }
 
 /// What was committed before under the retry keys of these messages.
-async fn read_retries<'a>(
-    tx: &mut MySqlConnection,
-    messages: &'a [NewMessage],
-) -> Result<HashMap<RetryKey<'a>, ([u8; 32], Committed)>> {
-    let query = format!(
-        "SELECT conversation_id, sender_id, client_message_id, request_hash, id, seq, message_no, created_at, epoch
-         FROM messages WHERE (conversation_id, sender_id, client_message_id) IN ({})",
-        placeholders(messages.len(), 3)
-    );
-    let mut query = sqlx::query(AssertSqlSafe(query));
-    for message in messages {
-        query = query.bind(message.conversation.0).bind(message.sender.0).bind(&message.client_message_id);
-    }
+fn retries<'a>(messages: &'a [NewMessage], rows: &Rows) -> HashMap<RetryKey<'a>, ([u8; 32], Committed)> {
     let mut known = HashMap::new();
-    for row in query.fetch_all(tx).await? {
+    for row in rows {
         let (conversation, sender) = (ConversationId(row.get(0)), UserId(row.get(1)));
         let client_message_id: String = row.get(2);
         let asked = messages.iter().find(|message| retry_key(message) == (conversation, sender, &client_message_id));
@@ -193,49 +213,23 @@ async fn read_retries<'a>(
         };
         known.insert(retry_key(asked), (hash, first));
     }
-    Ok(known)
+    known
 }
 
-/// Which of the thread roots named are messages of their conversations.
-async fn read_roots(tx: &mut MySqlConnection, messages: &[NewMessage]) -> Result<HashSet<(ConversationId, MessageId)>> {
-    let asked: Vec<_> =
-        messages.iter().filter_map(|message| Some((message.conversation, message.thread_root?))).collect();
-    if asked.is_empty() {
-        return Ok(HashSet::new());
+/// Raises the counters of all conversations of the batch: one statement for those that took as many.
+fn take_seqs(sql: &mut SqlText, conversations: &BTreeMap<ConversationId, Counters>) {
+    let mut by_taken = BTreeMap::<i64, Vec<i64>>::new();
+    for (id, counters) in conversations.iter().filter(|(_, counters)| counters.taken > 0) {
+        by_taken.entry(counters.taken).or_default().push(id.0);
     }
-    let query = format!(
-        "SELECT conversation_id, id FROM messages WHERE (conversation_id, id) IN ({})",
-        placeholders(asked.len(), 2)
-    );
-    let mut query = sqlx::query(AssertSqlSafe(query));
-    for (conversation, root) in asked {
-        query = query.bind(conversation.0).bind(root.0);
+    for (taken, ids) in by_taken {
+        sql.sql("UPDATE conversations FORCE INDEX (PRIMARY) SET last_seq = last_seq + ").int(taken);
+        sql.sql(", message_no = message_no + ").int(taken).sql(" WHERE id IN (");
+        sql.list(ids, |sql, id| {
+            sql.int(id);
+        })
+        .sql(");");
     }
-    let rows = query.fetch_all(tx).await?;
-    Ok(rows.iter().map(|row| (ConversationId(row.get(0)), MessageId(row.get(1)))).collect())
-}
-
-/// One statement raises the counters of all conversations of the batch, by what each took.
-async fn take_seqs(tx: &mut MySqlConnection, conversations: &BTreeMap<ConversationId, Counters>) -> Result<()> {
-    let taken: Vec<_> = conversations.iter().filter(|(_, counters)| counters.taken > 0).collect();
-    let cases = vec!["WHEN ? THEN ?"; taken.len()].join(" ");
-    let query = format!(
-        "UPDATE conversations FORCE INDEX (PRIMARY)
-         SET last_seq = last_seq + CASE id {cases} END, message_no = message_no + CASE id {cases} END
-         WHERE id IN ({})",
-        placeholders(taken.len(), 1)
-    );
-    let mut query = sqlx::query(AssertSqlSafe(query));
-    for _ in 0..2 {
-        for (id, counters) in &taken {
-            query = query.bind(id.0).bind(counters.taken);
-        }
-    }
-    for (id, _) in &taken {
-        query = query.bind(id.0);
-    }
-    query.execute(tx).await?;
-    Ok(())
 }
 
 fn event(message: &NewMessage, committed: &Committed, at: DateTime<Utc>) -> Event {

@@ -3,10 +3,14 @@
 use std::collections::HashMap;
 
 use proto::{ConversationId, MessageId, UserId};
-use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder, Row as _, mysql::MySqlRow};
+use sqlx::{AssertSqlSafe, MySqlPool, Row as _, mysql::MySqlRow};
 
 use super::{Committed, Message, NewMessage};
-use crate::{conversation::visibility::Range, db::placeholders, error::Result};
+use crate::{
+    conversation::visibility::Range,
+    db::{SqlText, placeholders},
+    error::Result,
+};
 
 const COLUMNS: &str = "conversation_id, seq, id, message_no, sender_id, kind, body, client_message_id, \
      thread_root_id, created_at, deleted_at IS NOT NULL";
@@ -27,27 +31,19 @@ fn from_row(row: &MySqlRow) -> Message {
     }
 }
 
-pub(super) async fn insert(tx: &mut MySqlConnection, rows: &[(&NewMessage, Committed)]) -> Result<()> {
-    let mut query = QueryBuilder::<MySql>::new(
+/// Inserts messages in one statement.
+pub(super) fn insert(sql: &mut SqlText, rows: &[(&NewMessage, Committed)]) {
+    sql.sql(
         "INSERT INTO messages (conversation_id, seq, id, message_no, sender_id, kind, body, thread_root_id, \
-         client_message_id, request_hash, epoch, created_at) ",
+         client_message_id, request_hash, epoch, created_at) VALUES ",
     );
-    query.push_values(rows, |mut row, (message, committed)| {
-        row.push_bind(message.conversation.0)
-            .push_bind(committed.seq)
-            .push_bind(committed.id.0)
-            .push_bind(committed.message_no)
-            .push_bind(message.sender.0)
-            .push_bind(message.kind)
-            .push_bind(&message.body)
-            .push_bind(message.thread_root.map(|id| id.0))
-            .push_bind(&message.client_message_id)
-            .push_bind(&message.request_hash[..])
-            .push_bind(committed.epoch)
-            .push_bind(committed.created_at);
+    sql.list(rows, |sql, (message, committed)| {
+        sql.sql("(").int(message.conversation.0).sql(",").int(committed.seq).sql(",").int(committed.id.0);
+        sql.sql(",").int(committed.message_no).sql(",").int(message.sender.0).sql(",").text(message.kind);
+        sql.sql(",").text(&message.body).sql(",").opt_int(message.thread_root.map(|id| id.0));
+        sql.sql(",").text(&message.client_message_id).sql(",").bytes(&message.request_hash);
+        sql.sql(",").int(committed.epoch).sql(",").time(committed.created_at).sql(")");
     });
-    query.build().execute(tx).await?;
-    Ok(())
 }
 
 /// Messages of (conversation, seq), by conversation: one each.

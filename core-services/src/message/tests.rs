@@ -21,7 +21,15 @@ fn caller(user: Option<i64>, scope: &str) -> Caller {
 }
 
 fn limits() -> config::Messages {
-    config::Messages { max_body: 10, writers: 1, max_batch: 1, writer_queue: 1, max_in_flight: 1 }
+    config::Messages {
+        max_body: 10,
+        writers: 1,
+        max_batch: 1,
+        max_batch_bytes: 10,
+        pace: config::Pace { interval: std::time::Duration::ZERO, from_messages: 1 },
+        writer_queue: 1,
+        max_in_flight: 1,
+    }
 }
 
 fn request() -> CreateMessageRequest {

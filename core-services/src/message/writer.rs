@@ -2,13 +2,13 @@
 //!
 //! A conversation belongs to one writer (by its id), so its messages commit in the order in which they were queued. A
 //! batch that fails is rolled back whole and tried again message by message, so that one bad message costs its
-//! neighbours a round trip and nothing else. Queues are bounded: a stream waits for room, a unary call is refused.
+//! neighbours a round trip and nothing else. Under load a writer lets a batch gather (see [`super::pace`]). Queues are bounded: a stream waits for room, a unary call is refused.
 
 use std::{collections::HashSet, sync::Arc};
 
 use chassis::hops::HopRing;
 use proto::{ConversationId, MessageId, UserId, hops::CommitHop};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tracing::debug;
 
 use super::{
@@ -16,10 +16,11 @@ use super::{
     acks::Acks,
     batch,
     lane::{self, Lane},
+    pace::Pace,
 };
 use crate::{
     config,
-    db::Db,
+    db::{Db, Session, TRIES},
     error::{Error, Refusal, Result, is_deadlock, is_passing},
     metrics::Metrics,
     snowflake::Snowflakes,
@@ -60,6 +61,9 @@ pub struct Context {
     pub hops: HopRing<CommitHop>,
     pub acks: Acks,
     pub max_batch: usize,
+    /// Texts of one transaction.
+    pub max_batch_bytes: usize,
+    pub pace: config::Pace,
 }
 
 impl Writers {
@@ -102,14 +106,39 @@ impl Writers {
 }
 
 async fn write(mut jobs: mpsc::Receiver<Job>, context: Context) {
+    let mut session = context.db.session();
+    let mut pace = Pace::new(context.pace.clone());
     let mut batch = Vec::with_capacity(context.max_batch);
     while jobs.recv_many(&mut batch, context.max_batch).await > 0 {
-        commit(&context, &mut batch).await;
+        if let Some(until) = pace.wait(batch.len(), Instant::now()) {
+            tokio::time::sleep_until(until).await;
+        }
+        while batch.len() < context.max_batch
+            && let Ok(job) = jobs.try_recv()
+        {
+            batch.push(job);
+        }
+        pace.began(batch.len(), Instant::now());
+        while !batch.is_empty() {
+            let mut part = take_bytes(&mut batch, context.max_batch_bytes);
+            commit(&context, &mut session, &mut part).await;
+        }
     }
 }
 
+/// The first of them whose texts have so many bytes together, and at least one.
+fn take_bytes(batch: &mut Vec<Job>, limit: usize) -> Vec<Job> {
+    let mut bytes = 0;
+    let fit = batch.iter().take_while(|job| {
+        bytes += job.message.body.len();
+        bytes <= limit
+    });
+    let count = fit.count().max(1);
+    batch.drain(..count).collect()
+}
+
 /// Answers every job of the batch and empties it; those of one lane in their order.
-async fn commit(context: &Context, batch: &mut Vec<Job>) {
+async fn commit(context: &Context, session: &mut Session, batch: &mut Vec<Job>) {
     // One that follows a failed one of its lane must not be written at all.
     for job in batch.extract_if(.., |job| job.lane.is_closed()) {
         answer(context, job, Err(lane::refusal()));
@@ -119,7 +148,7 @@ async fn commit(context: &Context, batch: &mut Vec<Job>) {
     }
     context.metrics.batch_messages.observe(batch.len() as f64);
     let messages: Vec<NewMessage> = batch.iter().map(|job| job.message.clone()).collect();
-    match transact(context, &messages).await {
+    match transact(context, session, &messages).await {
         Ok(outcomes) => {
             for (job, outcome) in batch.drain(..).zip(outcomes) {
                 answer(context, job, outcome);
@@ -128,7 +157,7 @@ async fn commit(context: &Context, batch: &mut Vec<Job>) {
         Err(error) if batch.len() > 1 => {
             context.metrics.batches_split.inc();
             debug!(batch.messages = batch.len(), %error, "a batch was rolled back; its messages are tried singly");
-            commit_singly(context, batch).await;
+            commit_singly(context, session, batch).await;
         }
         Err(error) => {
             if let Some(job) = batch.pop() {
@@ -138,7 +167,7 @@ async fn commit(context: &Context, batch: &mut Vec<Job>) {
     }
 }
 
-async fn commit_singly(context: &Context, batch: &mut Vec<Job>) {
+async fn commit_singly(context: &Context, session: &mut Session, batch: &mut Vec<Job>) {
     // A conversation whose row somebody holds costs the batch one wait, not one a message.
     let mut held = HashSet::new();
     for job in batch.drain(..) {
@@ -147,7 +176,7 @@ async fn commit_singly(context: &Context, batch: &mut Vec<Job>) {
         } else if held.contains(&job.message.conversation) {
             fail(context, job, Refusal::unavailable("the conversation is locked; try again").into());
         } else {
-            match transact(context, std::slice::from_ref(&job.message)).await {
+            match transact(context, session, std::slice::from_ref(&job.message)).await {
                 Ok(mut outcomes) => {
                     let outcome = outcomes.pop().expect("one message has one outcome");
                     answer(context, job, outcome);
@@ -163,21 +192,25 @@ async fn commit_singly(context: &Context, batch: &mut Vec<Job>) {
     }
 }
 
-async fn transact(context: &Context, messages: &[NewMessage]) -> Result<Vec<batch::Outcome>> {
+async fn transact(context: &Context, session: &mut Session, messages: &[NewMessage]) -> Result<Vec<batch::Outcome>> {
     let ids = messages.iter().map(|_| context.ids.next().map(MessageId)).collect::<Result<Vec<_>, _>>();
-    let ids: Arc<[MessageId]> = ids.map_err(|error| Refusal::unavailable(error.to_string()))?.into();
-    let messages: Arc<[NewMessage]> = messages.into();
+    let ids = ids.map_err(|error| Refusal::unavailable(error.to_string()))?;
     let started = std::time::Instant::now();
-    // Several are split after a failure, which is better than to try them together again. A row that somebody holds
-    // is waited for once: the sender tries again, and the other conversations of this writer go on.
-    let again = if messages.len() == 1 { is_deadlock } else { |_: &sqlx::Error| false };
-    let outcomes = context
-        .db
-        .transact_again_if(again, "create messages", |tx| {
-            let (messages, ids) = (Arc::clone(&messages), Arc::clone(&ids));
-            Box::pin(async move { batch::write(tx, &messages, &ids).await })
-        })
-        .await?;
+    let read = batch::read(messages);
+    let mut tried = 0;
+    let outcomes = loop {
+        tried += 1;
+        let decide = |sets| batch::decide(messages, &ids, sets, crate::now());
+        match session.transact(&read, decide).await {
+            Ok(outcomes) => break outcomes,
+            // Several are split after a failure, which is better than to try them together again. A row that somebody
+            // holds is waited for once: the sender tries again, and the other conversations of this writer go on.
+            Err(Error::Database(error)) if messages.len() == 1 && is_deadlock(&error) && tried < TRIES => {
+                debug!(tried, %error, "rolled back, trying again");
+            }
+            Err(error) => return Err(error),
+        }
+    };
     context.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
     let committed_us = chassis::now_us();
     for (message, outcome) in messages.iter().zip(&outcomes) {

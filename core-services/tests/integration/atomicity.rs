@@ -133,7 +133,7 @@ async fn a_session_killed_between_the_statements_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn core_killed_between_the_statements_leaves_nothing_behind() {
+async fn core_killed_between_the_statements_leaves_the_message_whole_or_not_at_all() {
     let mut core = Core::start().await;
     let alice = core.register("alice").await;
     let channel = core.channel(&alice).await;
@@ -152,7 +152,8 @@ async fn core_killed_between_the_statements_leaves_nothing_behind() {
     assert!(sent.await.unwrap().is_err());
     holder.close().await.unwrap();
 
-    // The server notices that the client is gone and rolls back: then the conversation's row can be locked again.
+    // The server goes on with what it was sent, the COMMIT included, or notices that the client is gone and rolls back:
+    // then the conversation's row can be locked again.
     let mut probe = core.db.acquire().await.unwrap();
     sqlx::query("SELECT last_seq FROM conversations WHERE id = ? FOR UPDATE")
         .bind(channel)
@@ -160,7 +161,7 @@ async fn core_killed_between_the_statements_leaves_nothing_behind() {
         .await
         .unwrap();
     drop(probe);
-    assert_eq!(core.rows_of("m-1").await, 0);
+    assert!(core.rows_of("m-1").await <= 1);
     core.assert_whole(channel).await;
     core.finish().await;
 }

@@ -52,3 +52,32 @@ async fn an_exact_retry_gets_the_first_answer_and_another_content_is_a_conflict(
     core.assert_whole(channel).await;
     core.finish().await;
 }
+
+#[tokio::test]
+async fn every_character_comes_back_as_it_went_in() {
+    let core = Core::start().await;
+    let alice = core.register("alice").await;
+    let channel = core.channel(&alice).await;
+    let ascii: String = (0..128u8).map(char::from).collect();
+    let body = format!("{ascii}'); DROP TABLE messages; -- \\' \u{80}\u{5c}\u{a5}\u{20a9}\u{10ffff}日本語\\");
+    let id = "it's \\ a \"client's\" id\\";
+    for duplicate in [false, true] {
+        let sent = core.send(&alice, channel, id, &body).await.unwrap();
+        assert_eq!(sent.duplicate, duplicate, "it is found again by its id");
+        assert_eq!(sent.client_message_id, id);
+    }
+    let (stored, payload): (String, String) = sqlx::query_as(
+        "SELECT m.body, o.payload FROM messages m JOIN message_producer_outbox o USING (conversation_id, seq)
+         WHERE client_message_id = ?",
+    )
+    .bind(id)
+    .fetch_one(&core.db)
+    .await
+    .unwrap();
+    assert_eq!(stored, body);
+    let payload: serde_json::Value = serde_json::from_str(&payload).unwrap();
+    assert_eq!(payload["data"]["body"], body);
+    assert_eq!(payload["data"]["client_message_id"], id);
+    core.assert_whole(channel).await;
+    core.finish().await;
+}
