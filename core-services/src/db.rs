@@ -58,10 +58,11 @@ impl Db {
         // inside a transaction. The pool closes idle sessions before.
         let wait_timeout = config.session_timeout.as_secs();
         let lock_wait = config.lock_wait_timeout.as_secs();
-        // Text in statements is escaped by backslashes (see `sql_text`).
+        // Text in statements is escaped by backslashes (see `sql_text`). Lists of keys are looked up by the index that they
+        // are keys of: without the limit the optimiser tries each key on each index first, a quarter of a commit's CPU.
         let settings: Arc<str> = format!(
             "SET SESSION transaction_isolation = 'READ-COMMITTED', time_zone = '+00:00', \
-             sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', ''), \
+             sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', ''), eq_range_index_dive_limit = 1, \
              wait_timeout = {wait_timeout}, innodb_lock_wait_timeout = {lock_wait}, lock_wait_timeout = {lock_wait}"
         )
         .into();
