@@ -1,5 +1,5 @@
-//! Clients that we did not write: @stomp/stompjs and stomp.py, as they are published, through the programs of
-//! `examples/`.
+//! Clients that we did not write: @stomp/stompjs, sockjs-client and stomp.py, as they are published, through the
+//! programs of `examples/`.
 
 use std::{
     path::{Path, PathBuf},
@@ -65,10 +65,17 @@ struct Received {
     text: String,
 }
 
-async fn exchange(mut command: Command, person: &Session, name: &str, conversation: i64) -> Result<Exchanged> {
+/// Sends so many, and waits until so many have come.
+async fn exchange(
+    mut command: Command,
+    person: &Session,
+    name: &str,
+    conversation: i64,
+    (each, total): (usize, usize),
+) -> Result<Exchanged> {
     command.env("SWITCHBOARD_TOKEN", &person.token).args(["--name", name, "--after-seq", "1"]);
     command.args(["--conversation", &conversation.to_string()]);
-    command.args(["--count", &EACH.to_string(), "--total", &(2 * EACH).to_string()]);
+    command.args(["--count", &each.to_string(), "--total", &total.to_string()]);
     let output =
         timeout(EXCHANGE_DEADLINE, command.output()).await.with_context(|| format!("{name} did not end"))??;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -86,8 +93,8 @@ async fn stompjs_and_stomp_py_exchange_a_thousand_messages_each_once_and_in_orde
     let mut in_python = python("exchange.py");
     in_python.args(["--gateway", &authority(&stack.gateway(1))]);
     let (jana, pablo) = tokio::try_join!(
-        exchange(javascript, &jana, "javascript", conversation),
-        exchange(in_python, &pablo, "python", conversation),
+        exchange(javascript, &jana, "javascript", conversation, (EACH, 2 * EACH)),
+        exchange(in_python, &pablo, "python", conversation, (EACH, 2 * EACH)),
     )?;
 
     let mut history = History::default();
@@ -107,6 +114,39 @@ async fn stompjs_and_stomp_py_exchange_a_thousand_messages_each_once_and_in_orde
     assert!(verdict.is_clean(), "{verdict}");
     assert_eq!(verdict.deliveries, 4 * EACH);
     assert_eq!(jana.received, pablo.received, "both saw the same");
+    Ok(())
+}
+
+/// Those that sockjs-client has outside of browsers.
+const SOCKJS_TRANSPORTS: [&str; 4] = ["websocket", "xhr-streaming", "eventsource", "xhr-polling"];
+/// Each of them sends so many.
+const EACH_BY_SOCKJS: usize = 100;
+
+#[tokio::test]
+async fn sockjs_client_exchanges_messages_over_each_of_its_transports() -> Result<()> {
+    let stack = Stack::get()?;
+    let [ada] = stack.people(["ada"]).await?;
+    let conversation = stack.channel(&[&ada]).await?;
+    let gateways = &stack.endpoints.gateways;
+    let total = EACH_BY_SOCKJS * SOCKJS_TRANSPORTS.len();
+    let clients = SOCKJS_TRANSPORTS.iter().enumerate().map(|(number, transport)| {
+        let mut command = node("exchange.mjs");
+        command.args(["--gateway", &format!("{}/ws", gateways[number % gateways.len()]), "--transport", transport]);
+        exchange(command, &ada, transport, conversation, (EACH_BY_SOCKJS, total))
+    });
+    let seen = futures_util::future::try_join_all(clients).await?;
+    let mut history = History::default();
+    for (name, exchanged) in SOCKJS_TRANSPORTS.into_iter().zip(&seen) {
+        assert_eq!(exchanged.receipts.len(), EACH_BY_SOCKJS, "{name}");
+        history.opened(name, conversation, 1);
+        for message in &exchanged.received {
+            history.received(name, conversation, message.seq, Some(&message.text));
+        }
+        assert_eq!(exchanged.received, seen[0].received, "all saw the same");
+    }
+    let verdict = history.verdict();
+    assert!(verdict.is_clean(), "{verdict}");
+    assert_eq!(verdict.deliveries, total * SOCKJS_TRANSPORTS.len());
     Ok(())
 }
 

@@ -1,16 +1,17 @@
-// A terminal chat: node chat.mjs NAME [--core URL] [--gateway URL]
+// A terminal chat: node chat.mjs NAME [--core URL] [--gateway URL] [--transport NAME]...
 import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 import { Client } from "@stomp/stompjs";
-import WebSocket from "ws";
 import { conversationNamed, DEMO_PASSWORD, login } from "./session.mjs";
+import { socketTo } from "./socket.mjs";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     core: { type: "string", default: "http://127.0.0.1:8081" },
     gateway: { type: "string", default: "ws://127.0.0.1:8082/ws" },
+    transport: { type: "string", multiple: true },
   },
 });
 const name = positionals[0] ?? "alice";
@@ -24,8 +25,7 @@ const unacknowledged = new Map();
 let inputEnded = false;
 
 const client = new Client({
-  brokerURL: options.gateway,
-  webSocketFactory: () => new WebSocket(options.gateway, ["v12.stomp"]),
+  webSocketFactory: () => socketTo(options.gateway, options.transport),
   connectHeaders: { Authorization: `Bearer ${token}` },
   heartbeatIncoming: 10_000,
   heartbeatOutgoing: 10_000,

@@ -2,11 +2,12 @@
 // {"receipts": [seq, …], "received": [{"seq": …, "text": …}, …]}, in the order of arrival.
 import { parseArgs } from "node:util";
 import { Client } from "@stomp/stompjs";
-import WebSocket from "ws";
+import { socketTo } from "./socket.mjs";
 
 const { values: options } = parseArgs({
   options: {
     gateway: { type: "string" },
+    transport: { type: "string", multiple: true },
     conversation: { type: "string" },
     "after-seq": { type: "string" },
     name: { type: "string" },
@@ -20,7 +21,7 @@ const receipts = [];
 const received = [];
 
 const client = new Client({
-  webSocketFactory: () => new WebSocket(options.gateway, ["v12.stomp"]),
+  webSocketFactory: () => socketTo(options.gateway, options.transport),
   connectHeaders: { Authorization: `Bearer ${process.env.SWITCHBOARD_TOKEN}` },
   reconnectDelay: 0,
 });
