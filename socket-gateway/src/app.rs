@@ -107,7 +107,7 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         users: Arc::new(Users::default()),
         next_session: 1.into(),
     });
-    let gate = Arc::new(Gate::new(services, &config));
+    let gate = Arc::new(Gate::new(Arc::clone(&services), &config));
     info!(bound = %listener.local_addr().context("the listener has no address")?, "clients may connect");
     listener::serve(listener, gate, config.server.header_timeout, draining).await;
 
@@ -115,6 +115,8 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     tasks.close();
     tasks.wait().await;
     last_session_ended.cancel();
+    // Not before: the tasks that serve sessions would take the last one's end for a failure.
+    drop(services);
     unregistered.cancelled().await;
     stop.cancel();
     Ok(())
