@@ -1,5 +1,6 @@
 //! The listener for clients: HTTP/1.1 with upgrades. A client that is slow with its request is dropped, an error of one
-//! accept ends nothing, and draining closes the listener.
+//! accept ends nothing, and draining closes the listener: at once, or when the last session that HTTP requests come for
+//! has ended. New sessions are refused in between.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,19 +23,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A client's request line and headers, at most, bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Accepts until `draining`.
+/// Accepts until `draining`, and what belongs to sessions until those have ended.
 pub async fn serve(listener: TcpListener, gate: Arc<Gate>, header_timeout: Duration, draining: CancellationToken) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(MAX_HEAD);
     let tasks = gate.services.tasks.clone();
+    let over = async {
+        draining.cancelled().await;
+        gate.sockjs.emptied().await;
+    };
+    tokio::pin!(over);
     loop {
         let accepted = tokio::select! {
-            () = draining.cancelled() => return,
+            () = &mut over => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                tasks.spawn(handle(stream, peer, Arc::clone(&gate), http.clone(), draining.clone()));
+                let (mut http, mut drain) = (http.clone(), draining.clone());
+                if draining.is_cancelled() {
+                    // For one request; it is not to be told to drain before that.
+                    http.keep_alive(false);
+                    drain = CancellationToken::new();
+                }
+                tasks.spawn(handle(stream, peer, Arc::clone(&gate), http, drain));
             }
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");

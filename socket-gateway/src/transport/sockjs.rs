@@ -31,6 +31,7 @@ use axum::{
 use futures_util::stream;
 use http::{HeaderMap, Method, Request, StatusCode, header::CONTENT_TYPE};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -63,6 +64,8 @@ pub struct Sockjs {
     request_timeout: Duration,
     /// As many as there may be connections.
     sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
+    /// The last of them is forgotten.
+    emptied: Notify,
 }
 
 impl Sockjs {
@@ -72,12 +75,36 @@ impl Sockjs {
             iframe: pages::Iframe::new(&settings.client_url),
             request_timeout: config.server.header_timeout,
             sessions: Mutex::default(),
+            emptied: Notify::new(),
             settings,
         }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready when there is no session, so that no request for one can come.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            // Before the look: a session that is forgotten in between is noticed.
+            emptied.as_mut().enable();
+            if self.sessions().is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn forget(&self, id: &str) {
+        let mut sessions = self.sessions();
+        sessions.remove(id);
+        if sessions.is_empty() {
+            drop(sessions);
+            self.emptied.notify_waiters();
+        }
     }
 
     fn find(&self, id: &str) -> Option<Arc<Session>> {
@@ -233,6 +260,6 @@ async fn run(gate: Arc<Gate>, id: Box<str>, (session, outgoing): (Arc<Session>, 
     let services = Arc::clone(&gate.services);
     serve(Inlet::SockJs(Mail::new(Arc::clone(&session))), outgoing, None, Arc::clone(&services)).await;
     session.expired(services.close_timeout, services.draining.is_cancelled()).await;
-    gate.sockjs.sessions().remove(&id);
+    gate.sockjs.forget(&id);
     drop(place);
 }

@@ -107,3 +107,32 @@ async fn without_connect_a_session_ends_with_an_error_and_4001() {
     assert!(error.starts_with("a[\"ERROR\\n") && error.contains("no CONNECT within"), "{error}");
     assert_eq!(poll(&gateway, &path).await, "c[4001,\"unauthenticated\"]\n");
 }
+
+#[tokio::test]
+async fn while_it_drains_each_session_is_told_and_new_ones_are_refused() {
+    let patient = [("DRAIN__WINDOW", "100ms"), ("WEBSOCKET__CLOSE_TIMEOUT", "10s")];
+    let mut gateway = Gateway::with(&patient).await;
+    let [path, streaming] = [gateway.session(), gateway.session()];
+    assert_eq!(poll(&gateway, &path).await, "o\n");
+    let mut stream = gateway.post(&format!("{streaming}/xhr_streaming"), "").await;
+    gateway.terminate().await;
+    // Who streams is told without asking.
+    stream.chunk().await.unwrap();
+    assert_eq!(stream.chunk().await.unwrap(), "o\n");
+    assert_eq!(stream.chunk().await.unwrap(), "c[1001,\"draining\"]\n");
+    assert_eq!(stream.chunk().await, None);
+    let refused = gateway.post(&format!("{}/xhr", gateway.session()), "").await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.body().await.contains("going away"));
+    // Who polls has time to ask.
+    assert_eq!(poll(&gateway, &path).await, "c[1001,\"draining\"]\n");
+    assert_eq!(gateway.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_gateway_without_sessions_closes_its_listener_when_it_drains() {
+    let mut gateway = Gateway::start().await;
+    gateway.get("/ws").await;
+    gateway.terminate().await;
+    assert_eq!(gateway.exit_code().await, Some(0));
+}

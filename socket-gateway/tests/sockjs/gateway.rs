@@ -19,7 +19,7 @@ const NOWHERE: &str = "127.0.0.1:1";
 /// Ends with the test.
 pub struct Gateway {
     pub address: SocketAddr,
-    _process: Child,
+    process: Child,
 }
 
 impl Gateway {
@@ -69,7 +69,18 @@ impl Gateway {
         })
         .await
         .expect("the gateway did not start");
-        Self { address, _process: process }
+        Self { address, process }
+    }
+
+    /// SIGTERM: it drains.
+    pub async fn terminate(&self) {
+        let pid = self.process.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    }
+
+    /// Waits for its end; says how it exits.
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        timeout(DEADLINE, self.process.wait()).await.expect("the gateway does not end").unwrap().code()
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -47,6 +47,8 @@ struct State {
     received_at: Instant,
     /// The client is lost.
     interrupted: bool,
+    /// A request was told of the end.
+    told: bool,
     incoming: BytesMut,
     /// The task reads no more.
     over: bool,
@@ -70,6 +72,7 @@ impl Session {
             receiver: None,
             received_at: Instant::now(),
             interrupted: false,
+            told: false,
             incoming: BytesMut::new(),
             over: false,
             waker: None,
@@ -117,6 +120,7 @@ impl Session {
     pub fn poll(&self, cx: &mut Context<'_>, bytes: usize) -> Poll<Told> {
         let mut state = self.lock();
         if state.interrupted {
+            state.told = true;
             return Poll::Ready(Told::Close(INTERRUPTED.0, INTERRUPTED.1));
         }
         if !std::mem::replace(&mut state.opened, true) {
@@ -125,7 +129,10 @@ impl Session {
         drop(state);
         self.outgoing.poll_pull(cx, bytes).map(|pulled| match pulled {
             Pulled::Frames(frames) => Told::Messages(frames),
-            Pulled::End(code, reason) => Told::Close(code, reason),
+            Pulled::End(code, reason) => {
+                self.lock().told = true;
+                Told::Close(code, reason)
+            }
         })
     }
 
@@ -151,26 +158,26 @@ impl Session {
         }
     }
 
-    /// When the session is to be forgotten; none while a request receives.
-    fn expires_at(&self) -> Option<Instant> {
-        let state = self.lock();
-        state.receiver.is_none().then(|| state.received_at + self.disconnect_delay)
-    }
-
-    /// After the session's end: waits until no request wants to know of it any more. One that does not read its answer
-    /// is cut off after `patience`. Who has come already is waited for only, if `hurry`.
+    /// After the session's end: waits until no request wants to know of it any more, or where there is a `hurry` until one
+    /// was told. One that does not read its answer is cut off after `patience`, and in a hurry nobody is waited for
+    /// longer.
     pub async fn expired(&self, patience: Duration, hurry: bool) {
         let give_up = Instant::now() + patience;
         loop {
-            let until = match self.expires_at() {
-                Some(at) if hurry || at <= Instant::now() => return,
-                Some(at) => at,
-                None if give_up <= Instant::now() => {
-                    let receiver = self.lock().receiver.take();
-                    receiver.inspect(CancellationToken::cancel);
-                    continue;
+            let now = Instant::now();
+            let until = {
+                let mut state = self.lock();
+                let expiry = if hurry { give_up } else { state.received_at + self.disconnect_delay };
+                match &state.receiver {
+                    Some(connection) if give_up <= now => {
+                        connection.cancel();
+                        state.receiver = None;
+                        continue;
+                    }
+                    Some(_) => give_up,
+                    None if expiry <= now || (hurry && (state.told || state.interrupted)) => return,
+                    None => expiry,
                 }
-                None => give_up,
             };
             tokio::select! {
                 () = sleep_until(until) => {}
@@ -253,6 +260,7 @@ pub mod tests {
     };
 
     pub const DELAY: Duration = Duration::from_secs(5);
+    const PATIENCE: Duration = Duration::from_secs(2);
 
     /// A session whose frames the test pushes.
     pub fn session() -> (Arc<Session>, Arc<Outgoing>) {
@@ -334,14 +342,34 @@ pub mod tests {
     async fn an_ended_session_is_forgotten_when_nobody_asks_and_cuts_off_who_does_not_read() {
         let (session, _outgoing) = session();
         let start = Instant::now();
-        session.expired(Duration::from_secs(2), false).await;
+        session.expired(PATIENCE, false).await;
         assert_eq!(start.elapsed(), DELAY);
 
-        let connection = CancellationToken::new();
-        assert!(session.attach(connection.clone()));
+        for hurry in [false, true] {
+            let connection = CancellationToken::new();
+            assert!(session.attach(connection.clone()));
+            let start = Instant::now();
+            session.expired(PATIENCE, hurry).await;
+            assert_eq!(start.elapsed(), PATIENCE);
+            assert!(connection.is_cancelled());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_hurry_an_ended_session_is_forgotten_as_soon_as_one_was_told() {
+        let (session, outgoing) = session();
+        outgoing.end(1001, "draining");
         let start = Instant::now();
-        session.expired(Duration::from_secs(2), true).await;
-        assert_eq!(start.elapsed(), Duration::from_secs(2));
-        assert!(connection.is_cancelled());
+        session.expired(PATIENCE, true).await;
+        assert_eq!(start.elapsed(), PATIENCE, "a poll might have come");
+        assert!(session.attach(CancellationToken::new()));
+        let start = Instant::now();
+        let asks = async {
+            assert_eq!(told(&session).await, Told::Open);
+            assert_eq!(told(&session).await, Told::Close(1001, "draining"));
+            session.detach();
+        };
+        tokio::join!(session.expired(PATIENCE, true), asks);
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }
