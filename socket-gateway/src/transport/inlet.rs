@@ -20,7 +20,8 @@ use crate::websocket::{Control, Decoder, Fault, Step};
 
 /// The shared read buffer, bytes.
 const SHARED_BUFFER: usize = 64 * 1024;
-/// So much is decoded before what came is looked at, bytes; compressed messages may be many times what was read.
+/// So much is decoded before what came is looked at, bytes; compressed messages may be many times what was read. What
+/// the buffer holds already does not count: it may be a frame that is larger, and wants its end.
 const ENOUGH: usize = 64 * 1024;
 
 thread_local! {

@@ -183,3 +183,28 @@ async fn the_raw_websocket_has_no_frames_of_sockjs() {
         assert_eq!(close(&mut client).await.map(|frame| u16::from(frame.code)), Some(4400));
     }
 }
+
+#[tokio::test]
+async fn a_frame_larger_than_what_is_read_at_once_is_taken_whole() {
+    let gateway = Gateway::start().await;
+    let body = "x".repeat(200 * 1024);
+    let frame = format!("SEND\nreceipt:r-1\ncontent-length:{}\n\n{body}\0", body.len());
+    let mut raw = connect(&gateway, "/ws").await;
+    raw.send(Message::text(frame.clone())).await.unwrap();
+    assert!(text(&mut raw).await.contains("\nreceipt-id:r-1\n"));
+
+    let mut client = connect(&gateway, &format!("{}/websocket", gateway.session())).await;
+    assert_eq!(text(&mut client).await, "o");
+    // The frame over several messages.
+    for part in frame.as_bytes().chunks(50_000) {
+        let message = serde_json::json!([str::from_utf8(part).unwrap()]);
+        client.send(Message::text(message.to_string())).await.unwrap();
+    }
+    assert_error(&text(&mut client).await);
+
+    let path = gateway.session();
+    assert_eq!(gateway.post(&format!("{path}/xhr"), "").await.body().await, "o\n");
+    let message = serde_json::json!([frame]).to_string();
+    assert_eq!(gateway.post(&format!("{path}/xhr_send"), &message).await.status, 204);
+    assert_error(gateway.post(&format!("{path}/xhr"), "").await.body().await.trim_end());
+}
