@@ -196,36 +196,46 @@ impl Decoder {
                 bytes: 0,
             }));
         }
+        if !opcode.is_control()
+            && let Some(Message { inflate: None, bytes, .. }) = self.message.as_deref()
+            && len > (self.limits.message - bytes) as u64
+        {
+            return Err(message_too_big(self.limits.message));
+        }
         let mask = [header[mask_at], header[mask_at + 1], header[mask_at + 2], header[mask_at + 3]];
         self.frame = Some(Frame { opcode, fin: header[0] & 0x80 != 0, left: len, mask });
         Ok(())
     }
 
-    /// Passes payload on; true when the message is over.
+    /// Passes payload on; true when the message is over. What is wrong first in the message's bytes is what is said,
+    /// however they came.
     fn data(&mut self, payload: &[u8], last: bool, out: &mut BytesMut) -> Result<bool, Fault> {
         let max = self.limits.message;
         let Some(message) = &mut self.message else { return Ok(false) };
         let start = out.len();
-        let room = max - message.bytes;
-        match &mut message.inflate {
-            None if payload.len() > room => return Err(message_too_big(max)),
-            None => out.extend_from_slice(payload),
-            Some(inflate) => {
-                inflate.push(payload, out, room).map_err(|why| not_inflated(&why, max))?;
-                if last {
-                    let room = room - (out.len() - start);
-                    inflate.finish(out, room).map_err(|why| not_inflated(&why, max))?;
-                }
+        let inflated = match &mut message.inflate {
+            // Its frames' headers have said how large it is.
+            None => {
+                out.extend_from_slice(payload);
+                Ok(())
             }
-        }
+            Some(inflate) => {
+                let room = max - message.bytes;
+                inflate.push(payload, out, room).and_then(|()| match last {
+                    true => inflate.finish(out, room - (out.len() - start)),
+                    false => Ok(()),
+                })
+            }
+        };
         message.bytes += out.len() - start;
         if let Some(utf8) = &mut message.utf8 {
             utf8.push(&out[start..]).map_err(|NotUtf8| not_utf8("a text message"))?;
-            if last {
+        }
+        inflated.map_err(|why| not_inflated(&why, max))?;
+        if last {
+            if let Some(utf8) = &mut message.utf8 {
                 utf8.finish().map_err(|NotUtf8| not_utf8("a text message"))?;
             }
-        }
-        if last {
             self.message = None;
         }
         Ok(last)

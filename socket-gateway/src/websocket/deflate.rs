@@ -137,7 +137,7 @@ impl Inflate {
         Self(Box::new(Decompress::new(false)))
     }
 
-    /// Appends what comes out; at most `room` bytes.
+    /// Appends what comes out, also before an error; at most `room` bytes.
     pub fn push(&mut self, mut input: &[u8], out: &mut BytesMut, mut room: usize) -> Result<(), Inflated> {
         let mut chunk = [0; CHUNK];
         loop {
@@ -145,8 +145,8 @@ impl Inflate {
             let status = self.0.decompress(input, &mut chunk, FlushDecompress::Sync);
             let used = usize::try_from(self.0.total_in() - before_in).map_err(|_| Inflated::Malformed)?;
             let made = usize::try_from(self.0.total_out() - before_out).map_err(|_| Inflated::Malformed)?;
+            out.extend_from_slice(&chunk[..made.min(room)]);
             room = room.checked_sub(made).ok_or(Inflated::TooLarge)?;
-            out.extend_from_slice(&chunk[..made]);
             input = &input[used..];
             match status {
                 Err(_) => return Err(Inflated::Malformed),

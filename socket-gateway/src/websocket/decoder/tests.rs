@@ -147,6 +147,28 @@ fn compressed_messages_are_inflated_in_fragments_and_up_to_the_limit() {
     assert_eq!(why.close_code, 1009);
 }
 
+#[test]
+fn of_two_things_that_are_wrong_the_first_is_told_however_the_bytes_come() {
+    let limits = Limits { frame: 64, message: 100 };
+    let deflate = Deflate::agree("permessage-deflate").unwrap();
+    let code = |bytes: &[u8], piece| decode_with(&mut Decoder::new(limits, true), bytes, piece).unwrap_err().close_code;
+    // The second frame's header says that the message is too large; then its text is no UTF-8.
+    let plain = [frame(0x01, &[b'x'; 60]), frame(0x80, &[0xff; 60])].concat();
+    // Inflated it is no UTF-8 after 30 characters, and too large after 100.
+    let text: Vec<u8> = [&[b'x'; 30][..], &[0xff; 200]].concat();
+    let mut inner = flate2::Compress::new(flate2::Compression::fast(), false);
+    let mut compressed = Vec::with_capacity(64);
+    inner.compress_vec(&text, &mut compressed, flate2::FlushCompress::Sync).unwrap();
+    let compressed = frame(0xc1, &compressed[..compressed.len() - 4]);
+    // And one that is too large in good text.
+    let large = frame(0xc1, payload(&crate::websocket::compress(deflate, &[&"x".repeat(200)])));
+    for piece in [1, 2, 7, usize::MAX] {
+        assert_eq!(code(&plain, piece), 1009);
+        assert_eq!(code(&compressed, piece), 1007);
+        assert_eq!(code(&large, piece), 1009);
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_in_any_pieces_give_the_same_and_never_panic(bytes: Vec<u8>, piece in 1_usize..40, deflate: bool) {
