@@ -22,3 +22,4 @@ pub use machine::{Input, Machine, Output, Settings};
 pub use outgoing::tests as outgoing_tests;
 pub use outgoing::{Class, Event, Outgoing, Pulled, Pushed, Sink, Unflushed, Waiter};
 pub use serve::{Services, Users, serve};
+pub use transactions::Limits as HeldLimits;
