@@ -112,6 +112,7 @@ fn head(endpoints: &Endpoints, scenario: &'static str, scene: &Scene) -> Head {
         return head;
     }
     head.note(format!("tokens signed by the benchmark, good for {}", humantime::format_duration(tokens::LIFE)));
+    head.note(format!("{} clients from each address", engine::PER_ADDRESS));
     if scene.gateways.len() < endpoints.gateways.len() {
         head.note(format!("{} of {} gateways used", scene.gateways.len(), endpoints.gateways.len()));
     }

@@ -11,7 +11,7 @@ use crate::endpoints::Endpoints;
 /// of what was fed.
 const INTERVAL: &str = "socket-gateway.hub.compare_interval";
 /// Gateways keep a conversation for `hub.linger` after its last subscription.
-const FORGETTING: Duration = Duration::from_secs(30);
+const FORGETTING: Duration = Duration::from_secs(15);
 
 /// Refuses to run on a stack whose gateways would drop the entries, and waits until none remembers what an earlier
 /// run fed.
@@ -23,7 +23,11 @@ pub async fn prepare(endpoints: &Endpoints, conversation: i64) -> Result<()> {
     );
     let waiting = Instant::now();
     while !Direct::interested(&endpoints.redis, conversation)?.is_empty() {
-        ensure!(waiting.elapsed() < FORGETTING, "somebody else is subscribed to the conversation {conversation}");
+        ensure!(
+            waiting.elapsed() < FORGETTING,
+            "a gateway still holds the conversation of an earlier run: `cargo xtask restart socket-gateway-1`, and the \
+             other gateways alike (with a long compare_interval they seldom look for what they may forget)"
+        );
         say("waiting until the gateways have forgotten the conversation");
         tokio::time::sleep(Duration::from_secs(2)).await;
     }

@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, ensure};
 use mio::{Events, Poll};
 
 pub use self::{
-    clients::Clients,
+    clients::{Clients, PER_ADDRESS},
     dialect::Dialect,
     direct::Direct,
     window::{ProcessUse, Sender, Window, is_server, quantile_ms, used},
@@ -31,6 +31,8 @@ use crate::{endpoints::Process, processes::Usage};
 const EVENTS: usize = 1024;
 /// The longest wait of one turn.
 const TURN: Duration = Duration::from_millis(100);
+/// Connecting is given up after so many refusals, or twice as many as there are clients.
+const MOST_RETRIES: u64 = 500;
 /// While many connect, a line of progress this often.
 const SAY_EVERY: Duration = Duration::from_secs(2);
 
@@ -140,6 +142,10 @@ impl Engine {
         let mut said = from;
         while self.clients.ready() < count && from.elapsed() < limit {
             self.turn(TURN)?;
+            let refused = self.clients.counts.retries - counted.retries;
+            if refused > MOST_RETRIES.max(2 * count as u64) {
+                break;
+            }
             if said.elapsed() > SAY_EVERY {
                 said = Instant::now();
                 progress(&format!("{} of {count} subscribed", self.clients.ready()));
@@ -148,8 +154,9 @@ impl Engine {
         let took = from.elapsed();
         ensure!(
             self.clients.ready() == count,
-            "{} of {count} clients were subscribed within {limit:?}. {}",
+            "{} of {count} clients were subscribed after {:.0} s. {}",
             self.clients.ready(),
+            took.as_secs_f64(),
             self.clients.complaints()
         );
         let retries = self.clients.counts.retries - counted.retries;

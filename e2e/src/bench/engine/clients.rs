@@ -3,12 +3,14 @@
 use std::{
     collections::VecDeque,
     io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
 use mio::{Interest, Registry, Token, event::Event, net::TcpStream};
+use socket2::{Domain, Socket, Type};
 
 use super::{
     Scene,
@@ -24,6 +26,11 @@ use crate::{
 const BUFFER: usize = 256 * 1024;
 /// A set-up that failed is tried again after this.
 const RETRY: Duration = Duration::from_millis(50);
+/// Where clients of a gateway on loopback come from, and how many from each address.
+const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+pub const PER_ADDRESS: usize = 1000;
+/// What a connect() that does not wait answers (Linux).
+const EINPROGRESS: i32 = 115;
 /// Complaints that are kept.
 const COMPLAINTS: usize = 5;
 
@@ -49,6 +56,24 @@ struct Client {
     began: u64,
     /// Whether a message of the current count came.
     got: bool,
+}
+
+/// Begins to connect. Of a gateway on loopback the clients come from several addresses, as strangers would: it has a
+/// limit for each, and each has a limit of ports.
+fn connect(address: SocketAddr, number: usize) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv4() && address.ip().is_loopback() {
+        let from = Ipv4Addr::from(u32::from(FIRST_ADDRESS) + (number / PER_ADDRESS) as u32);
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+    }
+    match socket.connect(&address.into()) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() != Some(EINPROGRESS) => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    Ok(TcpStream::from_std(socket.into()))
 }
 
 /// See the module.
@@ -129,7 +154,7 @@ impl Clients {
 
     /// What went wrong, in the gateways' words.
     pub fn complaints(&self) -> String {
-        self.complaints.join("; ")
+        if self.complaints.is_empty() { "nobody said why".to_owned() } else { self.complaints.join("; ") }
     }
 
     /// What all processes have used so far, this one last.
@@ -179,7 +204,7 @@ impl Clients {
             && let Some(number) = self.waiting.pop_front()
         {
             let address = self.scene.gateways[number % self.scene.gateways.len()];
-            let mut stream = TcpStream::connect(address)?;
+            let mut stream = connect(address, number)?;
             self.registry.register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
             let began = self.now();
             let client = &mut self.clients[number];

@@ -54,22 +54,19 @@ impl Direct {
         Ok(Self { redis, conversation, actor, epoch, seq: head, streams, out, answers, in_flight: 0 })
     }
 
-    /// The gateways that announced interest in a conversation.
+    /// The gateways that announced interest in a conversation, without those that are gone: a worker forgets them
+    /// when it next has something for them.
     pub fn interested(redis: &str, conversation: i64) -> Result<Vec<GatewayRef>> {
-        let mut redis = connect(redis)?;
-        let mut question = Vec::new();
-        put_command(&mut question, &["SMEMBERS".into(), Keys::new(PREFIX).conversation_interest(conversation).into()]);
-        redis.write_all(&question)?;
-        let mut answer = Vec::new();
-        let mut part = [0; 4096];
-        loop {
-            let read = redis.read(&mut part).context("reading from Redis")?;
-            ensure!(read > 0, "Redis closed the connection");
-            answer.extend_from_slice(&part[..read]);
-            if let Some(members) = array(&answer)? {
-                return members.iter().map(|member| Ok(member.parse()?)).collect();
+        let (mut redis, keys) = (connect(redis)?, Keys::new(PREFIX));
+        let members = ask(&mut redis, &["SMEMBERS", &keys.conversation_interest(conversation)], array)?;
+        let mut alive = Vec::new();
+        for member in members {
+            let gateway: GatewayRef = member.parse()?;
+            if ask(&mut redis, &["EXISTS", &keys.lease(&gateway)], integer)? > 0 {
+                alive.push(gateway);
             }
         }
+        Ok(alive)
     }
 
     /// Appends one stamped MESSAGE to each stream.
@@ -152,6 +149,23 @@ fn connect(url: &str) -> Result<TcpStream> {
     Ok(redis)
 }
 
+/// Sends one command and waits for its answer.
+fn ask<T>(redis: &mut TcpStream, parts: &[&str], read: impl Fn(&[u8]) -> Result<Option<T>>) -> Result<T> {
+    let parts: Vec<Vec<u8>> = parts.iter().map(|part| part.as_bytes().to_vec()).collect();
+    let mut question = Vec::new();
+    put_command(&mut question, &parts);
+    redis.write_all(&question)?;
+    let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        let len = redis.read(&mut part).context("reading from Redis")?;
+        ensure!(len > 0, "Redis closed the connection");
+        answer.extend_from_slice(&part[..len]);
+        if let Some(answer) = read(&answer)? {
+            return Ok(answer);
+        }
+    }
+}
+
 fn put_command(out: &mut Vec<u8>, parts: &[Vec<u8>]) {
     write!(out, "*{}\r\n", parts.len()).expect("a Vec takes all");
     for part in parts {
@@ -180,6 +194,13 @@ fn bulk(bytes: &[u8]) -> Result<Option<(Option<&str>, usize)>> {
     Ok(Some((Some(str::from_utf8(value).unwrap_or("?")), at + len + 2)))
 }
 
+/// A whole number.
+fn integer(bytes: &[u8]) -> Result<Option<i64>> {
+    let Some((head, _)) = line(bytes) else { return Ok(None) };
+    let number = head.strip_prefix(':').and_then(|number| number.parse().ok());
+    Ok(Some(number.with_context(|| format!("Redis answered {head}"))?))
+}
+
 /// An array of bulk strings.
 fn array(bytes: &[u8]) -> Result<Option<Vec<String>>> {
     let Some((head, mut at)) = line(bytes) else { return Ok(None) };
@@ -206,6 +227,7 @@ mod tests {
             assert_eq!(array(&whole[..part]).unwrap(), None);
         }
         assert_eq!(array(whole).unwrap().unwrap(), ["a", "b:c"]);
+        assert_eq!((integer(b":1").unwrap(), integer(b":1\r\n").unwrap()), (None, Some(1)));
         assert_eq!(bulk(b"$-1\r\n").unwrap(), Some((None, 5)));
         assert!(bulk(b"-OOM command not allowed\r\n").unwrap_err().to_string().contains("OOM"));
     }
