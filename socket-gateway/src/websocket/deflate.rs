@@ -51,7 +51,9 @@ impl Deflate {
                 return None;
             }
             seen.push(name);
-            let bits = value.and_then(|value| value.parse().ok().filter(|bits| (8..=MAX_BITS).contains(bits)));
+            // Decimal, without a sign or leading zeros (RFC 7692, section 7.1.2.1).
+            let bits = value.filter(|value| value.starts_with(|first| matches!(first, '1'..='9')));
+            let bits = bits.and_then(|value| value.parse().ok().filter(|bits| (8..=MAX_BITS).contains(bits)));
             match (name, value, bits) {
                 ("server_no_context_takeover" | "client_no_context_takeover", None, _)
                 | ("client_max_window_bits", None, _)
@@ -243,6 +245,8 @@ mod tests {
             "permessage-deflate; server_max_window_bits",
             "permessage-deflate; server_max_window_bits=16",
             "permessage-deflate; client_max_window_bits=7",
+            "permessage-deflate; server_max_window_bits=09",
+            "permessage-deflate; server_max_window_bits=+9",
             "permessage-deflate; server_no_context_takeover=1",
             "permessage-deflate; client_max_window_bits; client_max_window_bits",
         ] {
