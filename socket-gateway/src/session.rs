@@ -16,8 +16,8 @@ mod serve;
 mod subscriptions;
 mod transactions;
 
-pub use lane::Run;
-pub use machine::{Input, Machine, Output, Settings};
+pub use lane::{Retry, Run};
+pub use machine::{Input, Machine, Output, Settings, Verified};
 #[cfg(test)]
 pub use outgoing::tests as outgoing_tests;
 pub use outgoing::{Class, Event, Outgoing, Pulled, Pushed, Sink, Unflushed, Waiter};

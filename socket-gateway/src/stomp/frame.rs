@@ -62,6 +62,11 @@ impl Headers {
         self.0.iter_mut().find(|(n, _)| n == name).map(|(_, value)| std::mem::take(value))
     }
 
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

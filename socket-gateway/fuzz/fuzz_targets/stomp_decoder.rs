@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| socket_gateway_fuzz::stomp_decoder::run(data));
