@@ -86,11 +86,9 @@ impl Disconnect {
     }
 
     /// `agreed`: what the WebSocket's subprotocol says.
-    pub fn no_common_version(offered: Option<&str>, agreed: Option<Version>) -> Self {
-        let versions = agreed.map_or(Version::SUPPORTED, Version::as_str);
-        let why = if agreed.is_some() { ", by the WebSocket's subprotocol" } else { "" };
-        let offered = offered.unwrap_or_default();
-        let message = format!("no common version in accept-version {offered:?}; spoken here is {versions}{why}");
+    pub fn no_common_version(offered: Option<&str>) -> Self {
+        let (offered, versions) = (offered.unwrap_or_default(), Version::SUPPORTED);
+        let message = format!("no common version in accept-version {offered:?}; spoken here are {versions}");
         let mut end = Self::protocol(message);
         if let Some(error) = &mut end.error {
             error.version = Some(versions);

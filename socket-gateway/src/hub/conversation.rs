@@ -104,6 +104,8 @@ pub enum Effect {
 #[derive(Debug)]
 pub struct Conversation {
     id: i64,
+    /// Tells it from others that had its id before it: what those asked for is not answered to it.
+    pub life: u64,
     announced: bool,
     epoch: i64,
     /// The last seq that was applied; unknown until the first locking read.
@@ -133,6 +135,7 @@ impl Conversation {
     pub fn new(id: i64, limits: Limits, metrics: Arc<Metrics>, now: Instant) -> Self {
         Self {
             id,
+            life: 0,
             announced: false,
             epoch: 0,
             position: None,

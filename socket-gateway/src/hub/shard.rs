@@ -56,15 +56,57 @@ impl From<&config::Hub> for Timing {
     }
 }
 
-/// An answer to what a conversation or user asked for.
+/// An answer to what a conversation or user asked for, in that life of it. One that was released and is served again
+/// is another: it may not be announced yet where the one before was.
 enum Answer {
-    Announced { conversation: i64, result: Result<(), Refusal> },
-    Attached { conversation: i64, key: SubscriptionKey, position: Option<i64>, result: Result<Attached, Refusal> },
-    LogRead { conversation: i64, read: LogRead, result: Result<Page, Refusal> },
-    Heads { asked: Vec<(i64, Option<i64>)>, doubt: bool, result: Result<(HashMap<i64, i64>, i64), Refusal> },
-    UserAnnounced { user: i64, result: Result<(), Refusal> },
-    UserRead { user: i64, tries: u32, result: Result<Arc<UserState>, Refusal> },
+    Announced {
+        conversation: i64,
+        life: u64,
+        result: Result<(), Refusal>,
+    },
+    Attached {
+        conversation: i64,
+        life: u64,
+        key: SubscriptionKey,
+        position: Option<i64>,
+        result: Result<Attached, Refusal>,
+    },
+    LogRead {
+        conversation: i64,
+        life: u64,
+        read: LogRead,
+        result: Result<Page, Refusal>,
+    },
+    Heads {
+        asked: Vec<Asked>,
+        doubt: bool,
+        result: Result<(HashMap<i64, i64>, i64), Refusal>,
+    },
+    UserAnnounced {
+        user: i64,
+        life: u64,
+        result: Result<(), Refusal>,
+    },
+    UserRead {
+        user: i64,
+        life: u64,
+        tries: u32,
+        result: Result<Arc<UserState>, Refusal>,
+    },
     Nothing,
+}
+
+/// Whose head is read, and where it stood when that began.
+struct Asked {
+    conversation: i64,
+    life: u64,
+    position: Option<i64>,
+}
+
+impl Asked {
+    fn now(id: i64, conversation: &Conversation) -> Self {
+        Self { conversation: id, life: conversation.life, position: conversation.position() }
+    }
 }
 
 pub struct Shard {
@@ -74,6 +116,8 @@ pub struct Shard {
     metrics: Arc<Metrics>,
     conversations: HashMap<i64, Conversation>,
     users: HashMap<i64, User>,
+    /// How many conversations and users there have been.
+    lives: u64,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// Conversations and users that this round of comparison has still to look at.
     round: Vec<Key>,
@@ -93,6 +137,7 @@ impl Shard {
             metrics,
             conversations: HashMap::new(),
             users: HashMap::new(),
+            lives: 0,
             answers: FuturesUnordered::new(),
             round: Vec::new(),
             ticks: 0,
@@ -149,7 +194,10 @@ impl Shard {
                 let id = attach.conversation;
                 let conversation = self.conversations.entry(id).or_insert_with(|| {
                     self.metrics.conversations.inc();
-                    Conversation::new(id, self.limits, Arc::clone(&self.metrics), now)
+                    self.lives += 1;
+                    let mut new = Conversation::new(id, self.limits, Arc::clone(&self.metrics), now);
+                    new.life = self.lives;
+                    new
                 });
                 conversation.attach(attach);
                 self.run_conversation(id);
@@ -171,7 +219,10 @@ impl Shard {
             Input::WatchUser { key, user: id, outgoing } => {
                 let user = self.users.entry(id).or_insert_with(|| {
                     self.metrics.users.inc();
-                    User::new()
+                    self.lives += 1;
+                    let mut new = User::new();
+                    new.life = self.lives;
+                    new
                 });
                 user.watch(key, outgoing);
                 self.run_user(id);
@@ -237,20 +288,20 @@ impl Shard {
     fn answered(&mut self, answer: Answer) {
         let now = Instant::now();
         match answer {
-            Answer::Announced { conversation: id, result } => {
-                if let Some(conversation) = self.conversations.get_mut(&id) {
+            Answer::Announced { conversation: id, life, result } => {
+                if let Some(conversation) = self.conversation(id, life) {
                     conversation.announced(result, now);
                 }
                 self.run_conversation(id);
             }
-            Answer::Attached { conversation: id, key, position, result } => {
-                if let Some(conversation) = self.conversations.get_mut(&id) {
+            Answer::Attached { conversation: id, life, key, position, result } => {
+                if let Some(conversation) = self.conversation(id, life) {
                     conversation.attached(key, result, position, now);
                 }
                 self.run_conversation(id);
             }
-            Answer::LogRead { conversation: id, read, result } => {
-                if let Some(conversation) = self.conversations.get_mut(&id) {
+            Answer::LogRead { conversation: id, life, read, result } => {
+                if let Some(conversation) = self.conversation(id, life) {
                     conversation.log_was_read(read, result, now);
                 }
                 self.run_conversation(id);
@@ -262,32 +313,40 @@ impl Shard {
                 let Ok((heads, epoch)) = result else {
                     // A doubt stays one until it was looked at; the periodic round comes again by itself.
                     if doubt {
-                        let keys = asked.into_iter().map(|(id, _)| Key::Conversation(id)).collect();
+                        let keys = asked.into_iter().map(|asked| Key::Conversation(asked.conversation)).collect();
                         self.compare_after(keys, RETRY_MAX);
                     }
                     return;
                 };
-                for (id, position) in asked {
-                    if let (Some(conversation), Some(head)) = (self.conversations.get_mut(&id), heads.get(&id)) {
+                for Asked { conversation: id, life, position } in asked {
+                    if let (Some(conversation), Some(head)) = (self.conversation(id, life), heads.get(&id)) {
                         conversation.head_was_read(*head, epoch, position, doubt);
                         self.run_conversation(id);
                     }
                 }
             }
-            Answer::UserAnnounced { user: id, result } => {
-                if let Some(user) = self.users.get_mut(&id) {
+            Answer::UserAnnounced { user: id, life, result } => {
+                if let Some(user) = self.user(id, life) {
                     user.announced(result, now);
                 }
                 self.run_user(id);
             }
-            Answer::UserRead { user: id, tries, result } => {
-                if let Some(user) = self.users.get_mut(&id) {
+            Answer::UserRead { user: id, life, tries, result } => {
+                if let Some(user) = self.user(id, life) {
                     user.was_read(result, tries, now);
                 }
                 self.run_user(id);
             }
             Answer::Nothing => {}
         }
+    }
+
+    fn conversation(&mut self, id: i64, life: u64) -> Option<&mut Conversation> {
+        self.conversations.get_mut(&id).filter(|conversation| conversation.life == life)
+    }
+
+    fn user(&mut self, id: i64, life: u64) -> Option<&mut User> {
+        self.users.get_mut(&id).filter(|user| user.life == life)
     }
 
     /// Forgets what nobody follows any more, and compares a part of the rest.
@@ -360,7 +419,7 @@ impl Shard {
                 match *key {
                     Key::Conversation(id) => {
                         if let Some(conversation) = self.conversations.get(&id) {
-                            asked.push((id, conversation.position()));
+                            asked.push(Asked::now(id, conversation));
                         }
                     }
                     Key::User(id) => {
@@ -377,7 +436,7 @@ impl Shard {
                 if !doubt {
                     interest.announce_again(keys).await;
                 }
-                let ids: Vec<i64> = asked.iter().map(|(id, _)| *id).collect();
+                let ids: Vec<i64> = asked.iter().map(|asked| asked.conversation).collect();
                 let result = if ids.is_empty() { Ok((HashMap::new(), 0)) } else { core.read_heads(ids).await };
                 Answer::Heads { asked, doubt, result }
             }));
@@ -385,17 +444,17 @@ impl Shard {
     }
 
     fn compare_after(&mut self, keys: Vec<Key>, delay: Duration) {
-        let asked: Vec<(i64, Option<i64>)> = keys
+        let asked: Vec<Asked> = keys
             .iter()
             .filter_map(|key| match key {
-                Key::Conversation(id) => Some((*id, self.conversations.get(id)?.position())),
+                Key::Conversation(id) => Some(Asked::now(*id, self.conversations.get(id)?)),
                 Key::User(_) => None,
             })
             .collect();
         let core = self.backend.core.clone();
         self.answers.push(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            let ids = asked.iter().map(|(id, _)| *id).collect();
+            let ids = asked.iter().map(|asked| asked.conversation).collect();
             Answer::Heads { asked, doubt: true, result: core.read_heads(ids).await }
         }));
     }
@@ -403,22 +462,23 @@ impl Shard {
     fn run_conversation(&mut self, id: i64) {
         let Some(conversation) = self.conversations.get_mut(&id) else { return };
         self.unflushed.append(&mut conversation.unflushed);
+        let life = conversation.life;
         for effect in std::mem::take(&mut conversation.effects) {
             let Backend { interest, core } = self.backend.clone();
             let timeout = self.timing.attach_timeout;
             self.answers.push(match effect {
                 conversation::Effect::Announce => Box::pin(async move {
                     let result = announce(&interest, Key::Conversation(id), timeout).await;
-                    Answer::Announced { conversation: id, result }
+                    Answer::Announced { conversation: id, life, result }
                 }),
                 conversation::Effect::Attach { key, user, position } => Box::pin(async move {
                     let result = core.attach(user, id).await;
-                    Answer::Attached { conversation: id, key, position, result }
+                    Answer::Attached { conversation: id, life, key, position, result }
                 }),
                 conversation::Effect::ReadLog(read) => Box::pin(async move {
                     wait_before(read.tries).await;
                     let result = core.read_events(id, read.after, read.up_to, read.epoch).await;
-                    Answer::LogRead { conversation: id, read, result }
+                    Answer::LogRead { conversation: id, life, read, result }
                 }),
             });
         }
@@ -426,16 +486,17 @@ impl Shard {
 
     fn run_user(&mut self, id: i64) {
         let Some(user) = self.users.get_mut(&id) else { return };
+        let life = user.life;
         for effect in std::mem::take(&mut user.effects) {
             let Backend { interest, core } = self.backend.clone();
             let timeout = self.timing.attach_timeout;
             self.answers.push(match effect {
                 user::Effect::Announce => Box::pin(async move {
-                    Answer::UserAnnounced { user: id, result: announce(&interest, Key::User(id), timeout).await }
+                    Answer::UserAnnounced { user: id, life, result: announce(&interest, Key::User(id), timeout).await }
                 }),
                 user::Effect::Read { tries } => Box::pin(async move {
                     wait_before(tries).await;
-                    Answer::UserRead { user: id, tries, result: core.user_state(id).await }
+                    Answer::UserRead { user: id, life, tries, result: core.user_state(id).await }
                 }),
             });
         }

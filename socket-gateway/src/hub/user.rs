@@ -55,6 +55,8 @@ struct Watcher {
 
 #[derive(Debug)]
 pub struct User {
+    /// Tells it from others that had its id before it: what those asked for is not answered to it.
+    pub life: u64,
     announced: bool,
     reading: bool,
     /// Something happened since the read that is on its way began.
@@ -72,6 +74,7 @@ pub struct User {
 impl User {
     pub fn new() -> Self {
         Self {
+            life: 0,
             announced: false,
             reading: false,
             read_again: false,

@@ -116,6 +116,9 @@ pub struct UserQueue {
     pending: HashMap<i64, Plan>,
     joins: VecDeque<Membership>,
     joining: Option<i64>,
+    /// Where delivery of conversations has ended, until a state was read that knows it: one that was read before still
+    /// names the membership, and all of it would be delivered again.
+    ended_at: HashMap<i64, i64>,
     /// Could not be attached for now.
     failed: Vec<Plan>,
     pub retry_at: Option<Instant>,
@@ -135,6 +138,7 @@ impl UserQueue {
     /// What the user may see now: says what to attach. What is gone ends by itself, by its USER_LEFT.
     pub fn state_changed(&mut self, state: Arc<UserState>, resumed: &Resumed) -> Vec<Plan> {
         let first = self.state.is_none();
+        self.ended_at.retain(|id, at| state.membership(*id).is_some_and(|membership| membership.joined_seq <= *at));
         let mut starts = Vec::new();
         let mut joins = Vec::new();
         for membership in &state.memberships {
@@ -143,7 +147,7 @@ impl UserQueue {
                 || self.pending.contains_key(&id)
                 || self.joins.iter().any(|join| join.conversation == id)
                 || self.failed.iter().any(|plan| plan.conversation == id);
-            if known {
+            if known || self.ended_at.contains_key(&id) {
                 continue;
             }
             let joined_since = resumed.user_seq.is_some_and(|user_seq| membership.joined_user_seq > user_seq);
@@ -192,6 +196,7 @@ impl UserQueue {
     pub fn ended(&mut self, conversation: i64, at_seq: i64) -> Option<Plan> {
         let tried = self.pending.remove(&conversation).and_then(|plan| plan.membership);
         self.attached.remove(&conversation);
+        self.ended_at.insert(conversation, at_seq);
         let now = self.state.as_ref().and_then(|state| state.membership(conversation));
         if let Some(membership) = now.filter(|now| now.joined_seq > at_seq && tried != Some(**now)) {
             self.joins.push_back(*membership);
@@ -279,6 +284,21 @@ mod tests {
         assert_eq!((plan.conversation, plan.start), (7, Start::Join { seq: 20 }));
         queue.attached(7);
         assert_eq!(queue.ended(7, 25), None);
+    }
+
+    #[test]
+    fn a_state_that_was_read_before_the_end_of_a_membership_does_not_begin_it_again() {
+        let mut queue = UserQueue::default();
+        queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
+        queue.attached(7);
+        assert_eq!(queue.ended(7, 15), None);
+        let before = state(2, &[member(7, 1, 1), member(9, 4, 2)]);
+        let plans = queue.state_changed(before, &Resumed::default());
+        assert_eq!(starts(&plans), [(9, Start::Join { seq: 4 }, 2)]);
+        queue.attached(9);
+        assert_eq!(queue.state_changed(state(3, &[member(9, 4, 2)]), &Resumed::default()), []);
+        let again = state(4, &[member(7, 20, 4), member(9, 4, 2)]);
+        assert_eq!(starts(&queue.state_changed(again, &Resumed::default())), [(7, Start::Join { seq: 20 }, 4)]);
     }
 
     #[test]

@@ -39,15 +39,13 @@ impl Version {
         }
     }
 
-    /// The highest version in `accept-version` that this gateway speaks; a client that names none speaks 1.0
-    /// (STOMP 1.2, "Protocol Negotiation"). Where the WebSocket has agreed on a subprotocol that is the version, and
-    /// `accept-version` has to hold it, if it is there.
+    /// The highest version in `accept-version` that this gateway speaks (STOMP 1.2, "Protocol Negotiation"). A client that
+    /// names none speaks that of the WebSocket's subprotocol, and 1.0 where there is none. A subprotocol that
+    /// `accept-version` does not hold is passed over: there are libraries that always offer all of them.
     pub fn negotiate(accept_version: Option<&str>, subprotocol: Option<Self>) -> Option<Self> {
-        let Some(list) = accept_version else { return Some(subprotocol.unwrap_or(Version::V1_0)) };
-        let mut accepted = list.split(',').filter_map(Version::from_wire);
-        match subprotocol {
-            None => accepted.max(),
-            Some(agreed) => accepted.find(|version| *version == agreed),
+        match accept_version {
+            None => Some(subprotocol.unwrap_or(Version::V1_0)),
+            Some(list) => list.split(',').filter_map(Version::from_wire).max(),
         }
     }
 }
@@ -68,10 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn a_subprotocol_is_the_version_unless_accept_version_contradicts() {
+    fn a_subprotocol_is_the_version_where_accept_version_names_none() {
         let negotiate = |accept| Version::negotiate(accept, Some(Version::V1_1));
         assert_eq!(negotiate(None), Some(Version::V1_1));
-        assert_eq!(negotiate(Some("1.0,1.1,1.2")), Some(Version::V1_1));
-        assert_eq!(negotiate(Some("1.0,1.2")), None);
+        assert_eq!(negotiate(Some("1.0,1.1,1.2")), Some(Version::V1_2));
+        assert_eq!(negotiate(Some("1.0")), Some(Version::V1_0));
+        assert_eq!(negotiate(Some("2.0")), None);
     }
 }

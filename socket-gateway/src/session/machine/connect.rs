@@ -28,7 +28,7 @@ impl Machine {
         let Connect { accept_version, receipt, .. } = &connect;
         match Version::negotiate(accept_version.as_deref(), self.subprotocol) {
             None => {
-                let end = Disconnect::no_common_version(accept_version.as_deref(), self.subprotocol);
+                let end = Disconnect::no_common_version(accept_version.as_deref());
                 return self.end(end.receipt(receipt.clone()));
             }
             Some(version) => self.version = version,
