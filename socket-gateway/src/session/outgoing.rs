@@ -243,9 +243,12 @@ impl Outgoing {
         pushed
     }
 
-    /// Queues a frame of the session itself, past every bound: the last ones of a session that has ended.
+    /// Queues a frame of the session itself, past every bound: the last ones of a session that has ended. Nobody else's
+    /// comes behind it.
     pub fn push_last(&self, frame: Bytes) {
-        self.lock().frames.push_back((Class::Control, frame));
+        let mut state = self.lock();
+        state.closed = true;
+        state.frames.push_back((Class::Control, frame));
     }
 
     /// Writes what the socket takes. What is left is written by the session's task.

@@ -358,14 +358,12 @@ impl Session {
             Output::Write(frame) => {
                 services.metrics.frame_out(&frame);
                 let frame = self.outgoing.encoding().encode(&[&frame]);
-                // A queue that has overflowed takes nothing: the ERROR goes past it.
-                if self.outgoing.push(Class::Control, frame.clone()) == Pushed::Closed {
-                    if self.machine.has_ended() {
-                        self.outgoing.push_last(frame);
-                    } else {
-                        // Now, or a message of many frames would be answered past the bound.
-                        self.machine.handle(Input::Overflowed, Instant::now());
-                    }
+                if self.machine.has_ended() {
+                    // Also past a queue that has overflowed, and no event comes behind it.
+                    self.outgoing.push_last(frame);
+                } else if self.outgoing.push(Class::Control, frame) == Pushed::Closed {
+                    // Now, or a message of many frames would be answered past the bound.
+                    self.machine.handle(Input::Overflowed, Instant::now());
                 }
             }
             Output::Verify { token } => {

@@ -74,6 +74,17 @@ fn a_closed_queue_takes_nothing() {
 }
 
 #[test]
+fn no_event_comes_behind_the_last_frame() {
+    let (queue, mut unflushed) = (queue(1000, 100), Unflushed::new());
+    assert_eq!(queue.deliver(Class::Sequenced, frame(1), None, &mut unflushed), Pushed::Queued);
+    queue.push_last(frame(2));
+    assert_eq!(queue.deliver(Class::Sequenced, frame(3), None, &mut unflushed), Pushed::Closed);
+    assert_eq!(queue.push(Class::Control, frame(4)), Pushed::Closed);
+    queue.push_last(frame(5));
+    assert_eq!(lengths(&queue), [1, 2, 5]);
+}
+
+#[test]
 fn a_queue_is_handed_to_be_flushed_once() {
     let (queue, mut unflushed) = (queue(1000, 100), Unflushed::new());
     for _ in 0..3 {
