@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Bytes of randomness in a secret; as text two hexadecimal digits each, safe in URLs, SQL and YAML.
 const BYTES: usize = 24;
@@ -30,17 +31,24 @@ impl Secret {
 
     /// Reads the secret, and makes it first if it isn't there.
     pub fn get(self, layout: &Layout) -> Result<String> {
-        let path = self.path(layout);
-        if !path.exists() {
-            let mut random = [0; BYTES];
-            File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).context("/dev/urandom")?;
-            make_private_folder(&layout.secrets())?;
-            let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-            write_private(&path, text.as_bytes())?;
-        }
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(text.trim().to_owned())
+        read_or_make(&self.path(layout))
     }
+}
+
+/// Copies of a service are prepared at the same time and ask for the same secret: one of them makes it. Other processes
+/// are kept out by the stack's lock.
+fn read_or_make(path: &Path) -> Result<String> {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !path.exists() {
+        let mut random = [0; BYTES];
+        File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).context("/dev/urandom")?;
+        let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        write_private(path, text.as_bytes())?;
+    }
+    drop(making);
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(text.trim().to_owned())
 }
 
 pub fn make_private_folder(path: &Path) -> Result<()> {
@@ -59,4 +67,28 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
         fs::rename(&unfinished, path)
     };
     write().with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn all_who_ask_for_a_new_secret_at_once_get_the_same() {
+        let folder = std::env::temp_dir().join(format!("switchboard-secrets-{}", std::process::id()));
+        for round in 0..50 {
+            let (path, start) = (folder.join(format!("{round}.secret")), Barrier::new(4));
+            let got: Vec<String> = std::thread::scope(|scope| {
+                let ask = || {
+                    start.wait();
+                    read_or_make(&path).unwrap()
+                };
+                let asking: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+                asking.into_iter().map(|asked| asked.join().unwrap()).collect()
+            });
+            assert!(got.iter().all(|secret| secret.len() == 2 * BYTES && *secret == got[0]), "{got:?}");
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
 }
