@@ -10,7 +10,6 @@ use chassis::{
     service_token::ServiceToken,
 };
 use proto::Keys;
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -35,7 +34,8 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let hops = HopRing::new(config.hops.capacity);
     let metrics = Arc::new(Metrics::new(hops.clone()));
     let listen = config.server.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("server.listen: can't bind {listen}"))?;
+    let listener =
+        listener::bind(listen, config.server.backlog).with_context(|| format!("server.listen: can't bind {listen}"))?;
 
     let secret = Secret::from_file(&config.auth.client_secret_file).context("auth.client_secret_file")?;
     let token = Arc::new(ServiceToken::new(config.core.endpoints.clone(), &config.auth.client_id, secret));

@@ -43,6 +43,7 @@ Config {
 section!(/// The listener for clients.
 Server {
     listen: std::net::SocketAddr,
+    backlog: u32,
     #[serde(with = "duration")]
     header_timeout: Duration,
     trusted_proxies: Vec<std::net::IpAddr>,
@@ -223,6 +224,7 @@ impl Validate for Config {
     fn validate(&self) -> Result<(), String> {
         let id_is_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         let positive = [
+            ("server.backlog", self.server.backlog as usize),
             ("core.sends_in_flight", self.core.sends_in_flight),
             ("core.sends_queued", self.core.sends_queued),
             ("core.batch", self.core.batch),

@@ -2,13 +2,13 @@
 //! accept ends nothing, and draining closes the listener: at once, or when the last session that HTTP requests come for
 //! has ended. New sessions are refused in between.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::response::Response;
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -22,6 +22,15 @@ use crate::websocket::handshake;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A client's request line and headers, at most, bytes.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// A listener with room for `backlog` connections that wait to be accepted.
+pub fn bind(listen: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The connections of a gateway that ran here before may still be about.
+    socket.set_reuseaddr(true)?;
+    socket.bind(listen)?;
+    socket.listen(backlog)
+}
 
 /// Accepts until `draining`, and what belongs to sessions until those have ended.
 pub async fn serve(listener: TcpListener, gate: Arc<Gate>, header_timeout: Duration, draining: CancellationToken) {
