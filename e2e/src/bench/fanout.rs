@@ -23,6 +23,9 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// What is under way at the end may take so long.
 const DRAIN: Duration = Duration::from_secs(3);
 
+/// Who has not read may take so long to read what is left.
+const LEFT_OVER: Duration = Duration::from_secs(10);
+
 /// What the scenario has shown.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Figures {
@@ -31,12 +34,25 @@ pub struct Figures {
     pub direct: bool,
     /// The median window of each rate, by CPU of the gateways.
     pub fixed: Vec<Window>,
+    /// The same with subscribers that read nothing: how many, and what became of them.
+    pub stalled: Option<Stalled>,
     /// The best window of a search.
     pub saturated: Option<Window>,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Stalled {
+    pub clients: usize,
+    /// Of the others.
+    pub fixed: Vec<Window>,
+    /// How many the gateway has closed, and its words.
+    pub closed: u64,
+    pub said: String,
+}
+
 pub async fn run(endpoints: &Endpoints, options: Fanout) -> Result<()> {
     let publishers = publishers_of(&options)?.len();
+    ensure!(options.stalled < options.subscribers, "--stalled must be under --subscribers");
     ensure!(!options.direct || options.common.centrifugo.is_none(), "--direct is for the stack's own gateways");
     let scene = set_the_scene(endpoints, (1, options.subscribers), publishers, &options.common).await?;
     if options.direct {
@@ -69,23 +85,47 @@ fn measure(options: &Fanout, scene: Scene, redis: &str, position: (i64, i64)) ->
         Sender::Publishers { first: publishers.start, count: publishers.len() }
     };
     engine.window(&mut sender, options.rate[0], WARM_UP, DRAIN, &|_| {})?;
-    let mut figures = Figures { subscribers, gateways, direct: options.direct, fixed: Vec::new(), saturated: None };
+    let mut figures =
+        Figures { subscribers, gateways, direct: options.direct, fixed: Vec::new(), stalled: None, saturated: None };
     if options.saturate {
         let found = search::highest(&mut engine, &mut sender, options.rate[0], options.limit)?;
         ensure!(found.best.is_some(), "no rate was held. {}", engine.clients.complaints());
         figures.saturated = found.best;
         return Ok(figures);
     }
+    figures.fixed = at_each_rate(&mut engine, &mut sender, options)?;
+    if options.stalled > 0 {
+        figures.stalled = Some(stall(&mut engine, &mut sender, options)?);
+    }
+    Ok(figures)
+}
+
+/// The median window of each rate, by CPU of the gateways.
+fn at_each_rate(engine: &mut Engine, sender: &mut Sender, options: &Fanout) -> Result<Vec<Window>> {
+    let mut medians = Vec::new();
     for rate in &options.rate {
         let mut windows = Vec::new();
         for number in 1..=options.windows {
             say(&format!("{rate} messages a second, {number} of {}", options.windows));
-            windows.push(engine.window(&mut sender, *rate, options.time, DRAIN, &say)?);
+            windows.push(engine.window(sender, *rate, options.time, DRAIN, &say)?);
         }
         windows.sort_by(|a, b| a.server_us().total_cmp(&b.server_us()));
-        figures.fixed.push(windows.swap_remove(windows.len() / 2));
+        medians.push(windows.swap_remove(windows.len() / 2));
     }
-    Ok(figures)
+    Ok(medians)
+}
+
+/// Measures again while some do not read; then those read what is left, up to what the gateway said last.
+fn stall(engine: &mut Engine, sender: &mut Sender, options: &Fanout) -> Result<Stalled> {
+    say(&format!("{} subscribers stop reading", options.stalled));
+    engine.clients.stall(options.stalled)?;
+    let closed = engine.clients.counts.closed;
+    let fixed = at_each_rate(engine, sender, options)?;
+    engine.clients.go_on()?;
+    let all = closed + options.stalled as u64;
+    engine.until(LEFT_OVER, |clients| clients.counts.closed >= all)?;
+    let closed = engine.clients.counts.closed - closed;
+    Ok(Stalled { clients: options.stalled, fixed, closed, said: engine.clients.complaints() })
 }
 
 /// The numbers of the clients that only publish. Each is a member too, with a second connection.
@@ -116,5 +156,10 @@ fn print(head: &Head, figures: &Figures) {
     if let Some(last) = figures.fixed.last() {
         report::print_windows(&figures.fixed);
         report::print_processes(last);
+    }
+    if let Some(stalled) = &figures.stalled {
+        println!("  while {} of them read nothing:\n", stalled.clients);
+        report::print_windows(&stalled.fixed);
+        println!("  of those the gateway closed {}: {}\n", stalled.closed, stalled.said);
     }
 }

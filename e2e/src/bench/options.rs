@@ -72,6 +72,9 @@ pub struct Fanout {
     /// How long the search may take
     #[arg(long, default_value = "90s", value_parser = time)]
     pub limit: Duration,
+    /// After that so many subscribers read nothing more, and each rate is measured once more: the rest should not notice
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = bounded(0, 9000), conflicts_with = "saturate")]
+    pub stalled: usize,
     /// Feeds the gateways' Redis streams, as the workers do, without the rest of the pipeline
     #[arg(long)]
     pub direct: bool,

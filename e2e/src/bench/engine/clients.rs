@@ -31,6 +31,8 @@ const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 pub const PER_ADDRESS: usize = 1000;
 /// What a connect() that does not wait answers (Linux).
 const EINPROGRESS: i32 = 115;
+/// Of a client that does not read, bytes; the kernel rounds up.
+const STALLED_BUFFER: usize = 2048;
 /// Complaints that are kept.
 const COMPLAINTS: usize = 5;
 
@@ -56,6 +58,8 @@ struct Client {
     began: u64,
     /// Whether a message of the current count came.
     got: bool,
+    /// It does not read.
+    stalled: bool,
 }
 
 /// Begins to connect. Of a gateway on loopback the clients come from several addresses, as strangers would: it has a
@@ -174,6 +178,7 @@ impl Clients {
             out: Vec::new(),
             began: 0,
             got: false,
+            stalled: false,
         });
         self.waiting = (0..count).filter(|number| self.clients[*number].state == State::Away).collect();
         self.failed.clear();
@@ -191,6 +196,32 @@ impl Clients {
         }
         self.ready = 0;
         self.opening = 0;
+    }
+
+    /// From now on the first `count` clients read nothing, with a receive buffer as small as it can be.
+    pub fn stall(&mut self, count: usize) -> Result<()> {
+        for client in &mut self.clients[..count] {
+            let Some(stream) = &mut client.stream else { continue };
+            self.registry.deregister(stream)?;
+            socket2::SockRef::from(&*stream).set_recv_buffer_size(STALLED_BUFFER)?;
+            client.stalled = true;
+        }
+        Ok(())
+    }
+
+    /// Those who have stalled read again.
+    pub fn go_on(&mut self) -> Result<()> {
+        for (number, client) in self.clients.iter_mut().enumerate().filter(|(_, client)| client.stalled) {
+            client.stalled = false;
+            let Some(stream) = &mut client.stream else { continue };
+            self.registry.register(stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
+        }
+        Ok(())
+    }
+
+    /// Subscribers of a room that read.
+    pub fn readers(&self) -> usize {
+        self.scene.members - self.clients.iter().filter(|client| client.stalled).count()
     }
 
     /// Starts set-ups, as many as may be under way.

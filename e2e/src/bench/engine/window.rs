@@ -140,7 +140,7 @@ impl Engine {
         let total = (time.as_secs_f64() * rate).round() as usize;
         let mut schedule = Schedule { from: Instant::now() + LEAD, gap, total, sent: 0, late_ns: 0 };
         let end = schedule.from + time;
-        let members = self.clients.scene.members as u64;
+        let members = self.clients.readers() as u64;
         let outstanding = |engine: &Self| {
             let counts = engine.clients.counts;
             ((counts.sent - counted.sent) * members).saturating_sub(counts.delivered - counted.delivered)
