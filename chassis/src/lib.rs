@@ -15,6 +15,7 @@ pub mod readiness;
 mod renewal;
 mod run;
 pub mod secret;
+pub mod seeded;
 pub mod service_token;
 pub mod telemetry;
 

@@ -131,6 +131,11 @@ where
     let grace = config.shutdown().grace;
     let outcome = runtime.block_on(async {
         info!(service.name = spec.name, service.version = spec.version, "starting");
+        #[cfg(feature = "seeded-bugs")]
+        match crate::seeded::check() {
+            Ok(bugs) => tracing::warn!(?bugs, "a build with seeded bugs: for chaos runs only"),
+            Err(error) => anyhow::bail!(error),
+        }
         process.lifecycle.listen_for_signals(grace).context("the signal handlers could not be installed")?;
         let main = match invoked {
             Some((name, flags)) => tokio::spawn(command(name, flags, config, process.clone())),

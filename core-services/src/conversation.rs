@@ -7,6 +7,7 @@ pub mod visibility;
 
 use std::sync::Arc;
 
+use chassis::seeded::{self, Bug};
 use chrono::{DateTime, Utc};
 use proto::{
     Code, ConversationId, EventType, UserId, WorkspaceId,
@@ -312,7 +313,9 @@ async fn join(
         let data = MemberData { user_id: user, role: role.to_owned(), reason: reason.to_owned() };
         let joined = Event::of_conversation(EventType::UserJoined, locked.id, seq, epoch, actor, at, data);
         events.push(joined.about(user, user_seq));
-        events.push(started(locked.id, locked.kind, user, user_seq, seq, role, epoch, actor, at));
+        if !seeded::on(Bug::JoinWithoutUserSeq) {
+            events.push(started(locked.id, locked.kind, user, user_seq, seq, role, epoch, actor, at));
+        }
         rows.push(store::NewMember { user, joined_seq: seq, user_seq, role });
     }
     store::insert_members(tx, locked.id, &rows).await?;

@@ -13,7 +13,10 @@ use std::{
     },
 };
 
-use chassis::Backoff;
+use chassis::{
+    Backoff,
+    seeded::{self, Bug},
+};
 use proto::{Scope, StreamEntry};
 use redis::RedisResult;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -132,6 +135,9 @@ impl Executor {
         progress: Arc<Progress>,
     ) {
         while let Some(batch) = take(&mut records, &self.batch).await {
+            if let Some(last) = batch.last().filter(|_| seeded::on(Bug::OffsetBeforeXadd)) {
+                progress.watermark.acknowledge_through(last.offset);
+            }
             let entries = self.decode(&id, scope, &batch).await;
             self.deliver(&id, scope, entries).await;
             if let Some(last) = batch.last() {

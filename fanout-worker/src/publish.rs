@@ -1,5 +1,6 @@
 //! Round trip 2 of a batch: the entries into the gateways' streams.
 
+use chassis::seeded::{self, Bug};
 use proto::{Keys, StreamEntry};
 use redis::{Cmd, Pipeline, RedisResult, Value};
 use tracing::{debug, error, warn};
@@ -46,7 +47,10 @@ impl Publisher {
 
     fn append(&self, write: &Write<'_>) -> Cmd {
         let mut command = redis::cmd("XADD");
-        command.arg(self.keys.stream(write.gateway)).arg("NOMKSTREAM");
+        command.arg(self.keys.stream(write.gateway));
+        if !seeded::on(Bug::XaddMakesStreams) {
+            command.arg("NOMKSTREAM");
+        }
         command.arg("MAXLEN").arg("~").arg(self.stream_max_len).arg("*");
         write.entry.encode(|name, value| {
             command.arg(name).arg(value);

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use chassis::seeded::{self, Bug};
 use chrono::{DateTime, Utc};
 use proto::{Code, ConversationId, EventType, MessageId, UserId, event::MessageData};
 use sqlx::Row as _;
@@ -133,7 +134,7 @@ pub fn decide(
         sql = SqlText::with_capacity(rows.len() * BYTES_OF_A_MESSAGE + bodies);
         take_seqs(&mut sql, &conversations);
         store::insert(&mut sql, &rows);
-        sql.sql(";");
+        sql.sql(if seeded::on(Bug::OutboxRowOnItsOwn) { ";COMMIT;BEGIN;" } else { ";" });
         let events: Vec<Event> = rows.iter().map(|(message, committed)| event(message, committed, at)).collect();
         outbox::insert_text(&mut sql, &events);
     }

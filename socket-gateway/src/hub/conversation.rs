@@ -13,6 +13,7 @@ mod group;
 
 use std::sync::Arc;
 
+use chassis::seeded::{self, Bug};
 use proto::{
     Code,
     event::{ResumedData, Tier},
@@ -170,7 +171,7 @@ impl Conversation {
 
     /// Everything that is needed for an attached subscription happens in this order: announce, read, attach.
     pub fn attach(&mut self, attach: Attach) {
-        if self.announced {
+        if self.announced || seeded::on(Bug::ReadBeforeRegister) {
             self.effects.push(Effect::Attach { key: attach.key, user: attach.user, position: self.position });
         }
         self.idle_since = None;
@@ -181,6 +182,9 @@ impl Conversation {
         match result {
             Ok(()) => {
                 self.announced = true;
+                if seeded::on(Bug::ReadBeforeRegister) {
+                    return;
+                }
                 let position = self.position;
                 let reads =
                     self.waiting.iter().map(|attach| Effect::Attach { key: attach.key, user: attach.user, position });
@@ -243,9 +247,9 @@ impl Conversation {
         } else if event.epoch > self.epoch {
             self.reset(event.seq - 1, event.epoch);
             self.apply(&event, Some(stamp));
-        } else if event.seq <= position {
+        } else if event.seq <= position && !seeded::on(Bug::DuplicateCheckOff) {
             self.metrics.dropped(Dropped::Duplicate);
-        } else if event.seq == position + 1 {
+        } else if event.seq <= position + 1 || seeded::on(Bug::GapCheckOff) {
             self.apply(&event, Some(stamp));
             self.apply_pending();
         } else {

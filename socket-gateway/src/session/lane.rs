@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use chassis::seeded::{self, Bug};
 use proto::{
     Code,
     rpc::v1::{CreateMessageRequest, CreateMessageResponse},
@@ -202,6 +203,9 @@ impl Lane {
         {
             self.state = State::Flowing;
             for item in &mut self.items {
+                if seeded::on(Bug::FreshMessageId) {
+                    item.request.client_message_id = uuid::Uuid::now_v7().to_string();
+                }
                 item.in_flight = true;
                 step.submit.push(self.run.submission(self.core, item));
             }
