@@ -13,7 +13,7 @@ mod file;
 mod run;
 
 pub use client::{ClientRecord, Cursor, Resume};
-pub use file::{Clock, Histories, History, Writer, clients_folder, run_file};
+pub use file::{Clock, Histories, History, Writer, clients_folder, read, run_file};
 pub use run::{Change, Floors, Outcome, RunRecord};
 
 use serde::{Deserialize, Serialize};

@@ -5,3 +5,4 @@
 //! `clients/NAME.ndjson` (one client each), and what is made of them.
 
 pub mod history;
+pub mod truth;

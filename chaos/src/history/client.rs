@@ -10,7 +10,9 @@ pub struct Cursor {
     pub epoch: i64,
 }
 
-/// What a client resumes with: the headers of one SUBSCRIBE, or all `/app/resume` before it added up.
+/// What a client resumes with: the headers of one SUBSCRIBE, or all `/app/resume` before it added up. It resumes from
+/// what it was given on this subscription, and names every conversation of it that has not ended: a client that claims to
+/// have more can't be judged, and what one that keeps something back misses is counted as lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
     /// One for each conversation. (Not a map: serde can't read numbers as keys inside of a tagged record.)
@@ -48,8 +50,14 @@ pub enum ClientRecord {
     },
     /// The RECEIPT of the SUBSCRIBE was read.
     Attached { session: u32, subscription: String },
-    /// An UNSUBSCRIBE is about to be sent, or the subscription was taken away (`subscription_ended`).
-    Unsubscribed { session: u32, subscription: String },
+    /// An UNSUBSCRIBE is about to be sent; or the subscription is over without it.
+    Unsubscribed {
+        session: u32,
+        subscription: String,
+        /// `subscription_ended` was read: the membership is over, and all of it must have come.
+        #[serde(default)]
+        taken_away: bool,
+    },
 
     /// A RESUMED event was read. The fields are the event's.
     Resumed {

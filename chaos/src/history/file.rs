@@ -110,7 +110,7 @@ impl<R: Serialize> Writer<R> {
 ///
 /// # Errors
 /// It can't be read, or a line is not such a record; the error names file and line.
-pub fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<At<R>>> {
+pub fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>> {
     let file = File::open(path).with_context(|| format!("reading {}", path.display()))?;
     let mut records = Vec::new();
     for (index, line) in BufReader::new(file).lines().enumerate() {

@@ -72,7 +72,7 @@ fn client_records() -> Vec<ClientRecord> {
             text: digest(b"hello"),
         },
         ClientRecord::Unanswered { session, conversation, client_message_id },
-        ClientRecord::Unsubscribed { session, subscription },
+        ClientRecord::Unsubscribed { session, subscription, taken_away: false },
         ClientRecord::Disconnected { session, why: "asked".to_owned() },
     ]
 }
