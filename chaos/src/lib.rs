@@ -4,5 +4,6 @@
 //! A run is a folder: `run.ndjson` (faults, conversations, memberships, in the order in which they were seen),
 //! `clients/NAME.ndjson` (one client each), and what is made of them.
 
+pub mod checker;
 pub mod history;
 pub mod truth;
