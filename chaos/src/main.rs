@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use chaos::history::Histories;
+use chaos::verdict;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -15,16 +15,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Reads a run's folder, and says what is in it
+    /// Judges a run that is over: reads its histories and what was stored, writes verdict.json and verdict.html beside
+    /// them; exits with 1 when a promise was broken
     Check {
-        /// Where `run.ndjson` and `clients/` are
+        /// Where `run.ndjson`, `clients/` and `truth.ndjson` are
         folder: PathBuf,
     },
 }
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -32,13 +33,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli) -> Result<ExitCode> {
     match cli.task {
         Task::Check { folder } => {
-            let histories = Histories::read(&folder)?;
-            let records: usize = histories.clients.iter().map(|client| client.records.len()).sum();
-            println!("{} clients, {records} records", histories.clients.len());
-            Ok(())
+            let verdict = verdict::judge(&folder)?;
+            print!("{verdict}");
+            println!("\n{}", verdict::page_file(&folder).display());
+            Ok(if verdict.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
 }

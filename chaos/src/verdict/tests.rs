@@ -1,0 +1,86 @@
+use super::*;
+use crate::checker::tests::{BOB, Run, resumed, slow_world};
+use crate::history::ClientRecord;
+
+fn verdict(run: &Run) -> Verdict {
+    Verdict::of(&checker::check(&run.histories, &run.truth), &run.histories, &run.truth)
+}
+
+/// Bob misses 7-5, of two messages that were to come by a resume.
+fn broken() -> Run {
+    let mut run = Run::of(resumed());
+    let missed = run.delivery(BOB, 5);
+    run.records(BOB).remove(missed);
+    run
+}
+
+#[test]
+fn a_finding_is_told_with_the_few_records_that_show_it() {
+    let run = broken();
+    let verdict = verdict(&run);
+    assert!(!verdict.passed);
+    assert_eq!(verdict.counts, [(Kind::Lost, 1), (Kind::Gap, 1)].into());
+    let gap = verdict.findings.iter().find(|finding| finding.kind == Kind::Gap).unwrap();
+    let texts: Vec<&str> = gap.evidence.iter().map(|line| line.text.as_str()).collect();
+    // Bob's second session and what he got in it, the message and its answer, the rows; and not alice's deliveries.
+    for expected in ["subscribed", "resumed", "message", "send", "acknowledged", "event", "member"] {
+        let found = |text: &&str| text.split(' ').any(|word| word == expected);
+        assert!(texts.iter().any(found), "no {expected} in {texts:#?}");
+    }
+    assert!(texts.len() < 20, "{texts:#?}");
+    let here: Vec<&Line> = gap.evidence.iter().filter(|line| line.here).collect();
+    assert!(here.len() == 1 && here[0].text.contains("seq=6"), "{here:?}");
+    assert!(!texts.iter().any(|text| text.contains("seq=3 ")), "{texts:#?}");
+}
+
+#[test]
+fn a_line_of_evidence_is_where_it_says_it_is() {
+    let run = broken();
+    let gap = verdict(&run).findings.into_iter().find(|finding| finding.kind == Kind::Gap).unwrap();
+    let here = gap.evidence.iter().find(|line| line.here).unwrap();
+    assert_eq!(here.file, "clients/bob.ndjson");
+    // In the file, the record that says whose it is comes first.
+    let ClientRecord::Message { seq, .. } = &run.histories.clients[BOB].records[here.line - 2].record else {
+        panic!("line {} is no message", here.line);
+    };
+    assert_eq!(*seq, 6);
+}
+
+#[test]
+fn many_findings_of_a_kind_are_counted_and_some_are_told() {
+    let mut run = Run::of(resumed());
+    let last = run.delivery(BOB, 6);
+    let again = run.records(BOB)[last].clone();
+    run.records(BOB).extend(std::iter::repeat_n(again, 50));
+    let verdict = verdict(&run);
+    assert_eq!(verdict.counts, [(Kind::Twice, 50)].into());
+    assert_eq!(verdict.findings.len(), TOLD);
+}
+
+#[test]
+fn the_page_is_one_file_that_loads_nothing_and_takes_text_as_text() {
+    let mut run = broken();
+    run.truth.push(TruthRecord::Lag { topic: "<script>alert(1)</script>".to_owned(), records: 3 });
+    let page = page::page(&verdict(&run));
+    assert!(page.contains("The promise was broken") && page.contains("7-6"), "{page}");
+    for foreign in ["<script", "src=", "href=", "url("] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    let kept = page::page(&verdict(&Run::of(slow_world())));
+    assert!(kept.contains("The promise was kept") && kept.contains("it was dead"), "{kept}");
+}
+
+#[test]
+fn the_terminal_shows_what_broke_first() {
+    let text = verdict(&broken()).to_string();
+    assert!(text.starts_with("the promise was BROKEN") && text.contains("gap: 1."), "{text}");
+    let text = verdict(&Run::of(slow_world())).to_string();
+    assert!(text.starts_with("the promise was kept: seed 1") && text.contains("kill 1"), "{text}");
+}
+
+#[test]
+fn a_verdict_is_read_again_as_it_was_written() {
+    let verdict = verdict(&broken());
+    let json = serde_json::to_string(&verdict).unwrap();
+    assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), verdict);
+}
