@@ -5,6 +5,7 @@
 
 mod acks;
 mod connect;
+mod outputs;
 mod sends;
 mod subscribe;
 mod transactions;
@@ -19,6 +20,7 @@ use chassis::jwt::TokenError;
 use proto::{Code, rpc::v1::AckKind};
 use tokio::time::Instant;
 
+use self::outputs::Outputs;
 use super::{
     Event,
     acks::{Message, Reports},
@@ -221,7 +223,7 @@ pub struct Machine {
     in_flight: usize,
     bucket: Bucket,
     typed_at: HashMap<i64, Instant>,
-    outputs: Vec<Output>,
+    outputs: Outputs,
 }
 
 impl Machine {
@@ -264,7 +266,7 @@ impl Machine {
             next_no: 0,
             in_flight: 0,
             typed_at: HashMap::new(),
-            outputs: Vec::new(),
+            outputs: Outputs::default(),
         }
     }
 
@@ -275,7 +277,7 @@ impl Machine {
 
     /// What is to be done now; empty when nothing is.
     pub fn take_outputs(&mut self) -> Vec<Output> {
-        std::mem::take(&mut self.outputs)
+        self.outputs.take()
     }
 
     pub fn has_outputs(&self) -> bool {
@@ -448,7 +450,7 @@ impl Machine {
         }
         if due(self.beat_out.map(|every| self.written_at + every)) {
             self.written_at = now;
-            self.outputs.push(Output::Write(crate::stomp::HEART_BEAT.to_owned()));
+            self.outputs.put(Output::Write(crate::stomp::HEART_BEAT.to_owned()));
         }
         self.tick_lanes(now);
         self.retry_queues(now);
@@ -480,7 +482,7 @@ impl Machine {
 
     fn receipt(&mut self, receipt: Option<String>) {
         if let Some(id) = receipt {
-            self.outputs.push(Output::Write(frames::receipt(self.version, &id)));
+            self.outputs.put(Output::Write(frames::receipt(self.version, &id)));
         }
     }
 
@@ -492,7 +494,7 @@ impl Machine {
             Some(subscription) => {
                 let frame = frames::refusal(self.version, &subscription.head, no, refusal, &about);
                 self.next_no = no;
-                self.outputs.push(Output::Write(frame));
+                self.outputs.put(Output::Write(frame));
             }
             None => self.finish(Disconnect::refused(refusal.code, refusal.message.clone()).receipt(about.receipt)),
         }
@@ -518,9 +520,9 @@ impl Machine {
         let rest = self.reports.rest();
         self.report(rest);
         if let Some(error) = &end.error {
-            self.outputs.push(Output::Write(frames::error(self.version, error)));
+            self.outputs.put(Output::Write(frames::error(self.version, error)));
         }
-        self.outputs.push(Output::Disconnect(end));
+        self.outputs.put(Output::Disconnect(end));
     }
 }
 

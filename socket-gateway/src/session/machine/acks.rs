@@ -114,7 +114,7 @@ impl Machine {
             let no = self.next_no;
             self.asked.insert(no, Asked::Delivered(message));
             let Message { conversation, seq } = message;
-            self.outputs.push(Output::Position { no, conversation, kind: AckKind::Delivered, seq, epoch: 0 });
+            self.outputs.put(Output::Position { no, conversation, kind: AckKind::Delivered, seq, epoch: 0 });
         }
     }
 

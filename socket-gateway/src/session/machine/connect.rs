@@ -39,7 +39,7 @@ impl Machine {
             return self.end(end.receipt(receipt.clone()));
         };
         self.phase = Phase::Verifying { connect };
-        self.outputs.push(Output::Verify { token });
+        self.outputs.put(Output::Verify { token });
     }
 
     pub(super) fn verified(&mut self, result: Result<Verified, TokenError>, now: Instant) {
@@ -73,8 +73,8 @@ impl Machine {
         self.received_at = now;
         let offered = [self.settings.heart_beat_send, self.settings.heart_beat_receive].map(|d| d.as_millis() as u32);
         let connected = frames::connected(self.version, &self.id, self.user, (offered[0], offered[1]));
-        self.outputs.push(Output::Opened { user: self.user, version: self.version, device_id });
-        self.outputs.push(Output::Write(connected));
+        self.outputs.put(Output::Opened { user: self.user, version: self.version, device_id });
+        self.outputs.put(Output::Write(connected));
     }
 
     fn renewed(&mut self, result: Result<Verified, TokenError>, receipt: Option<String>, now: Instant) {

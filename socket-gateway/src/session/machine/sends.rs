@@ -83,11 +83,11 @@ impl Machine {
             Request::Read(id, Read { seq, epoch }) => {
                 let no = self.ask(id, due);
                 let (kind, epoch) = (AckKind::Read, epoch.unwrap_or(0));
-                self.outputs.push(Output::Position { no, conversation: id, kind, seq, epoch });
+                self.outputs.put(Output::Position { no, conversation: id, kind, seq, epoch });
             }
             Request::Token(token) => {
                 self.renewing = Some(due.receipt);
-                self.outputs.push(Output::Verify { token: token.access_token });
+                self.outputs.put(Output::Verify { token: token.access_token });
             }
             Request::Resume(resume) => match self.resume(resume) {
                 Ok(()) => self.done(due),
@@ -154,7 +154,7 @@ impl Machine {
         }
         self.typed_at.insert(conversation, now);
         let no = self.ask(conversation, due);
-        self.outputs.push(Output::Typing { no, conversation });
+        self.outputs.put(Output::Typing { no, conversation });
     }
 
     fn ask(&mut self, conversation: i64, due: Due) -> u64 {
@@ -195,15 +195,16 @@ impl Machine {
             match result {
                 Ok(created) => {
                     if let Some(id) = due.receipt.take() {
-                        self.outputs.push(Output::Write(frames::message_receipt(self.version, &id, &created)));
+                        self.outputs.put(Output::Write(frames::message_receipt(self.version, &id, &created)));
                     }
                     self.done(due);
                 }
                 Err(refusal) => self.failed(due, &refusal, Some(conversation)),
             }
         }
-        let submit = step.submit.into_iter().map(|submission| Output::Submit { conversation, submission });
-        self.outputs.extend(submit);
+        for submission in step.submit {
+            self.outputs.put(Output::Submit { conversation, submission });
+        }
         if self.lanes.get(&conversation).is_some_and(Lane::is_idle) {
             self.lanes.remove(&conversation);
         }

@@ -50,7 +50,7 @@ impl Machine {
                 let after = after_seq.map(|seq| Start::After { seq, epoch: after_epoch });
                 let start = after.or_else(|| self.resumed.start(conversation)).unwrap_or(Start::Head);
                 let (user_seq, joined_user_seq) = (None, None);
-                self.outputs.push(Output::Attach {
+                self.outputs.put(Output::Attach {
                     subscription: no,
                     conversation,
                     scope: Scope::Topic,
@@ -63,7 +63,7 @@ impl Machine {
             }
             Topic::UserEvents => {
                 subscription.queue = Some(Box::default());
-                self.outputs.push(Output::WatchUser { subscription: no });
+                self.outputs.put(Output::WatchUser { subscription: no });
                 self.subscriptions.push(subscription);
             }
             Topic::Errors => {
@@ -100,13 +100,13 @@ impl Machine {
         self.receipt(subscribed);
         let conversations = Self::conversations(&subscription);
         if subscription.queue.is_some() {
-            self.outputs.push(Output::UnwatchUser { subscription: subscription.no });
+            self.outputs.put(Output::UnwatchUser { subscription: subscription.no });
         }
         if conversations.is_empty() {
             return self.receipt(receipt);
         }
         self.detaching.insert(subscription.no, (0, receipt));
-        self.outputs.push(Output::Detach { subscription: subscription.no, conversations });
+        self.outputs.put(Output::Detach { subscription: subscription.no, conversations });
     }
 
     /// Conversations that the hub may know a subscription by.
@@ -221,7 +221,7 @@ impl Machine {
                 && queue.retry_at.is_some_and(|at| at <= now)
             {
                 queue.retry_at = None;
-                self.outputs.push(Output::WatchUser { subscription: subscription.no });
+                self.outputs.put(Output::WatchUser { subscription: subscription.no });
             }
         }
     }
@@ -233,7 +233,7 @@ impl Machine {
         for Plan { conversation, start, user_seq, membership } in plans {
             // CONVERSATION_CREATED is the join of initial members only.
             let joined_user_seq = membership.filter(|m| m.joined_seq == 1).map(|m| m.joined_user_seq);
-            self.outputs.push(Output::Attach {
+            self.outputs.put(Output::Attach {
                 subscription: no,
                 conversation,
                 scope: Scope::UserQueue,

@@ -485,6 +485,25 @@ async fn the_users_queue_is_receipted_when_every_conversation_is_attached() {
     assert_eq!(session.machine.subscriptions.iter().filter(|s| s.topic == Topic::UserEvents).count(), 1);
 }
 
+/// Found by the fuzz target `session`.
+#[tokio::test(start_paused = true)]
+async fn when_a_timer_ends_the_session_the_others_that_are_due_do_nothing() {
+    let mut session = Driven::open();
+    let outputs = session.frame("SUBSCRIBE\nid:q\ndestination:/user/queue/events\n\n\0");
+    let [Output::WatchUser { subscription }] = outputs[..] else { panic!("{outputs:?}") };
+    let member = Membership { conversation: 7, joined_seq: 1, joined_user_seq: 1 };
+    let state = Arc::new(UserState { user_seq: 2, memberships: vec![member] });
+    session.event(Event::UserState { subscription, state });
+    // The conversation is tried again after a while.
+    let refusal = Refusal::unavailable("core is away");
+    assert!(session.event(Event::Refused { subscription, conversation: 7, refusal }).is_empty());
+    session.frame("SEND\ndestination:/app/conversations/8/messages\n\n{\"body\":\"x\"}\0");
+    // Both are due: the SEND was not committed in time, which ends a session that does not listen to refusals.
+    let outputs = session.after(settings().retry.deadline);
+    assert_eq!(ended(&outputs).0, Some("unavailable"));
+    assert_eq!(outputs.iter().filter(|output| !matches!(output, Output::Write(_))).count(), 1, "{outputs:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn typing_is_coalesced_and_receipted_once_core_has_taken_it() {
     let mut session = Driven::listening();
