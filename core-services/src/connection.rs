@@ -88,6 +88,12 @@ impl Registry {
             let gateway = self.keys.gateway_connections(&connection.gateway());
             pipe.sadd(gateway, format!("{}:{}", connection.user_id, connection.connection_id)).ignore();
         }
+        // Redis may have been emptied since, and the gateway have another incarnation now: whoever sweeps finds what is
+        // written here for the old one by this set only.
+        let gateways: HashSet<GatewayRef> = fit.iter().map(Connection::gateway).collect();
+        for gateway in gateways {
+            pipe.sadd(self.keys.gateways(), gateway.to_string()).ignore();
+        }
         if !fit.is_empty() {
             pipe.query_async::<()>(&mut self.redis.clone()).await?;
         }

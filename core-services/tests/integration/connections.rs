@@ -125,3 +125,17 @@ async fn people_online_come_in_pages_and_one_above_the_limit_keeps_nobody_out() 
     assert_eq!(pages, 2);
     core.finish().await;
 }
+
+#[tokio::test]
+async fn a_connection_of_a_life_that_redis_has_forgotten_is_in_the_sweepers_sight() {
+    let core = Core::start().await;
+    let (alice, service) = (core.register("alice").await, core.service().await);
+    // Redis was emptied while the registration was on its way: no lease, and not among the gateways.
+    let forgotten: GatewayRef = "g:1".parse().unwrap();
+    let mut gateways = GatewayServiceClient::new(core.grpc.clone());
+    let connections = vec![connection("a-1", &alice, &forgotten)];
+    gateways.register_connections(service.request(RegisterConnectionsRequest { connections })).await.unwrap();
+    let known: Vec<String> = core.redis().await.smembers(core.keys.gateways()).await.unwrap();
+    assert_eq!(known, ["g:1"]);
+    core.finish().await;
+}
