@@ -1,54 +1,101 @@
 //! Keys of the services' configuration that `up --set` sets, beyond what every stack's files say.
 
-use crate::stack::Kind;
+use crate::stack::{Kind, ProcessName};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
 /// `<service>.<section>.<key>=<value>`, for all copies of the service.
+/// `<service>.<section>.<key>=<value>` for all copies of the service, `<service>-<copy>.<section>.<key>=<value>` for
+/// one. Chaos runs also set the ports that engines are reached by: [`DATABASE_PORT_OF_CONNECT`], [`LINK_OF_KAFKA`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Override {
-    pub kind: Kind,
+    kind: Kind,
+    /// `None`: all copies.
+    copy: Option<u16>,
     /// From the section on.
     path: Vec<String>,
     value: String,
 }
 
+/// Where the connector finds MySQL.
+const DATABASE_PORT_OF_CONNECT: (Kind, [&str; 2]) = (Kind::Connect, ["database", "port"]);
+/// Kafka listens once more, and tells clients of that listener to come to this port.
+const LINK_OF_KAFKA: (Kind, [&str; 2]) = (Kind::Kafka, ["link", "port"]);
+
 impl Override {
+    pub fn is_for(&self, name: ProcessName) -> bool {
+        self.kind == name.kind && self.copy.is_none_or(|copy| copy == name.copy)
+    }
+
     /// The environment variable that the services read.
     pub fn variable(&self) -> (String, String) {
         (format!("SWITCHBOARD__{}", self.path.join("__").to_uppercase()), self.value.clone())
     }
 }
 
+/// The port of MySQL for the connector, if it is not MySQL's own.
+pub fn database_port_of_connect(overrides: &[Override]) -> Option<&str> {
+    value_of(overrides, &DATABASE_PORT_OF_CONNECT)
+}
+
+/// The advertised port of Kafka's second listener, if there shall be one.
+pub fn link_of_kafka(overrides: &[Override]) -> Option<&str> {
+    value_of(overrides, &LINK_OF_KAFKA)
+}
+
+fn value_of<'a>(overrides: &'a [Override], (kind, path): &(Kind, [&str; 2])) -> Option<&'a str> {
+    let found = overrides.iter().rev().find(|one| one.kind == *kind && one.path == *path);
+    found.map(|one| one.value.as_str())
+}
+
 impl FromStr for Override {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let services = [Kind::Core, Kind::Worker, Kind::Gateway];
+        let is_key = |part: &String| {
+            !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        };
         if let Some((key, value)) = text.split_once('=') {
             let mut parts = key.split('.').map(str::to_owned);
-            let service = parts.next().unwrap_or_default();
+            let process = parts.next().unwrap_or_default();
             let path: Vec<String> = parts.collect();
-            let is_key = |part: &String| part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            if let Some(kind) = services.into_iter().find(|kind| kind.text() == service)
+            if let Some((kind, copy)) = target(&process)
                 && path.len() >= 2
-                && path.iter().all(|part| !part.is_empty() && is_key(part))
+                && path.iter().all(is_key)
             {
-                return Ok(Self { kind, path, value: value.to_owned() });
+                let is_port =
+                    |known: &(Kind, [&str; 2])| kind == known.0 && path == known.1 && value.parse::<u16>().is_ok();
+                if !kind.is_engine() || is_port(&DATABASE_PORT_OF_CONNECT) || is_port(&LINK_OF_KAFKA) {
+                    return Ok(Self { kind, copy, path, value: value.to_owned() });
+                }
             }
         }
         bail!(
-            "`{text}` names no key: expected core-services, fanout-worker or socket-gateway, then section and key, \
-             e.g. `socket-gateway.limits.connections=5000`"
+            "`{text}` names no key: expected core-services, fanout-worker or socket-gateway (or one copy, like \
+             socket-gateway-2), then section and key, e.g. `socket-gateway.limits.connections=5000`; of engines only \
+             `connect.database.port` and `kafka.link.port` can be set"
         )
     }
 }
 
+/// A kind alone, or a process by its name.
+fn target(text: &str) -> Option<(Kind, Option<u16>)> {
+    if let Some(kind) = [Kind::Core, Kind::Worker, Kind::Gateway].into_iter().find(|kind| kind.text() == text) {
+        return Some((kind, None));
+    }
+    let ProcessName { kind, copy } = text.parse().ok()?;
+    Some((kind, (!kind.is_engine()).then_some(copy)))
+}
+
 impl std::fmt::Display for Override {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}={}", self.kind.text(), self.path.join("."), self.value)
+        match self.copy {
+            Some(copy) => write!(f, "{}-{copy}", self.kind.text())?,
+            None => f.write_str(self.kind.text())?,
+        }
+        write!(f, ".{}={}", self.path.join("."), self.value)
     }
 }
 
@@ -73,16 +120,39 @@ mod tests {
     #[test]
     fn a_key_becomes_the_variable_that_its_service_reads() {
         let one: Override = "socket-gateway.limits.connections_per_user=20000".parse().unwrap();
-        assert_eq!(one.kind, Kind::Gateway);
+        assert!(one.is_for("socket-gateway-2".parse().unwrap()) && !one.is_for("core-services-2".parse().unwrap()));
         assert_eq!(one.variable(), ("SWITCHBOARD__LIMITS__CONNECTIONS_PER_USER".to_owned(), "20000".to_owned()));
         assert_eq!(one.to_string(), "socket-gateway.limits.connections_per_user=20000");
     }
 
     #[test]
+    fn a_key_of_one_copy_is_for_that_copy_only() {
+        let one: Override = "socket-gateway-2.redis.url=redis://127.0.0.1:1".parse().unwrap();
+        assert!(one.is_for("socket-gateway-2".parse().unwrap()) && !one.is_for("socket-gateway-1".parse().unwrap()));
+        assert_eq!(one.to_string(), "socket-gateway-2.redis.url=redis://127.0.0.1:1");
+    }
+
+    #[test]
+    fn engines_have_two_ports_that_can_be_set() {
+        let set: Vec<Override> =
+            ["connect.database.port=7", "kafka.link.port=8"].map(|text| text.parse().unwrap()).into();
+        assert_eq!((database_port_of_connect(&set), link_of_kafka(&set)), (Some("7"), Some("8")));
+        assert_eq!(link_of_kafka(&set[..1]), None);
+    }
+
+    #[test]
     fn what_names_no_key_of_a_service_is_refused() {
-        for text in
-            ["", "hub.shards=1", "socket-gateway=1", "socket-gateway.hub=1", "mysql.a.b=1", "socket-gateway.hub.=1"]
-        {
+        for text in [
+            "",
+            "hub.shards=1",
+            "socket-gateway=1",
+            "socket-gateway.hub=1",
+            "mysql.a.b=1",
+            "socket-gateway.hub.=1",
+            "socket-gateway-10.hub.shards=1",
+            "kafka.link.port=high",
+            "kafka.heap.size=1",
+        ] {
             assert!(text.parse::<Override>().is_err(), "{text}");
         }
     }

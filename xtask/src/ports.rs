@@ -3,8 +3,8 @@
 
 use anyhow::{Result, ensure};
 
-/// The highest port of the table at offset 0 (Kafka's controller).
-const HIGHEST: u16 = 19093;
+/// The highest port of the table at offset 0 (Kafka's second listener).
+const HIGHEST: u16 = 19094;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
@@ -33,6 +33,11 @@ impl Ports {
     }
 
     pub fn kafka_controller(self) -> u16 {
+        19093 + self.offset
+    }
+
+    /// The listener that is reached through a link of a chaos run.
+    pub fn kafka_link(self) -> u16 {
         HIGHEST + self.offset
     }
 
@@ -71,6 +76,8 @@ impl Ports {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::StackName;
+    use clap::ValueEnum as _;
 
     #[test]
     fn copies_are_a_hundred_apart_and_the_offset_moves_everything() {
@@ -82,23 +89,25 @@ mod tests {
     }
 
     #[test]
-    fn no_two_listeners_share_a_port_within_a_stack_or_with_the_test_stack() {
+    fn no_two_listeners_share_a_port_within_a_stack_or_with_another_stack() {
         let mut seen = std::collections::HashSet::new();
-        for offset in [0, 5000] {
-            let ports = Ports::with_offset(offset).unwrap();
-            let engines = [ports.mysql(), ports.redis(), ports.kafka(), ports.kafka_controller(), ports.connect()];
+        for stack in StackName::value_variants() {
+            let ports = Ports::with_offset(stack.default_port_offset()).unwrap();
+            let kafka = [ports.kafka(), ports.kafka_controller(), ports.kafka_link()];
+            let engines = [ports.mysql(), ports.redis(), ports.connect()].into_iter().chain(kafka);
             let services = (1..=9).flat_map(|n| {
                 [ports.core(n), ports.core_admin(n), ports.gateway(n), ports.gateway_admin(n), ports.worker(n)]
             });
-            for port in engines.into_iter().chain(services) {
+            for port in engines.chain(services) {
                 assert!(seen.insert(port), "{port} is used twice");
+                assert!(port < 32768, "Linux gives {port} to connections");
             }
         }
     }
 
     #[test]
     fn an_offset_beyond_the_last_port_is_refused() {
-        assert!(Ports::with_offset(46442).is_ok());
-        assert!(Ports::with_offset(46443).is_err());
+        assert!(Ports::with_offset(46441).is_ok());
+        assert!(Ports::with_offset(46442).is_err());
     }
 }

@@ -22,7 +22,7 @@ pub fn prepare(stack: &Stack, name: ProcessName) -> Result<CommandLine> {
     let path = config_file(layout, name);
     write_private(&path, config.as_bytes())?;
     let argv = vec![binary.display().to_string(), "--config".to_owned(), path.display().to_string()];
-    let overrides = stack.settings.overrides.iter().filter(|one| one.kind == name.kind);
+    let overrides = stack.settings.overrides.iter().filter(|one| one.is_for(name));
     Ok(CommandLine { argv, env: overrides.map(Override::variable).collect() })
 }
 

@@ -1,7 +1,7 @@
 //! What a stack is made of: its processes by name, in the order in which they start, and what each needs.
 
 use crate::layout::Layout;
-use crate::overrides::Override;
+use crate::overrides::{self, Override};
 use crate::ports::Ports;
 use crate::readiness::Readiness;
 use crate::{engines, services};
@@ -182,7 +182,10 @@ impl Stack {
         match name.kind {
             Kind::Mysql => vec![ports.mysql()],
             Kind::Redis => vec![ports.redis()],
-            Kind::Kafka => vec![ports.kafka(), ports.kafka_controller()],
+            Kind::Kafka => {
+                let link = overrides::link_of_kafka(&self.settings.overrides).map(|_| ports.kafka_link());
+                [ports.kafka(), ports.kafka_controller()].into_iter().chain(link).collect()
+            }
             Kind::Connect => vec![ports.connect()],
             Kind::Core => vec![ports.core(copy), ports.core_admin(copy)],
             Kind::Worker => vec![ports.worker(copy)],

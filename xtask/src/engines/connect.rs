@@ -1,9 +1,9 @@
 //! Kafka Connect, one distributed worker with the Debezium plugin.
 
 use super::{java, write_properties};
-use crate::jars;
 use crate::secrets::Secret;
 use crate::stack::{CommandLine, Stack};
+use crate::{jars, overrides};
 use anyhow::Result;
 
 pub fn prepare(stack: &Stack) -> Result<CommandLine> {
@@ -24,10 +24,12 @@ pub fn prepare(stack: &Stack) -> Result<CommandLine> {
     )?;
     let mut argv = java(layout, "org.apache.kafka.connect.cli.ConnectDistributed");
     argv.push(properties.to_string_lossy().into_owned());
+    let own_port = stack.ports.mysql().to_string();
+    let database_port = overrides::database_port_of_connect(&stack.settings.overrides).unwrap_or(&own_port);
     // What connect/switchboard-outbox.json refers to as ${env:…}.
     let env = [
         ("OUTBOX_DATABASE_HOST", "127.0.0.1".to_owned()),
-        ("OUTBOX_DATABASE_PORT", stack.ports.mysql().to_string()),
+        ("OUTBOX_DATABASE_PORT", database_port.to_owned()),
         ("OUTBOX_DATABASE_PASSWORD", Secret::MysqlDebezium.get(layout)?),
         ("OUTBOX_KAFKA_BROKERS", brokers),
     ];

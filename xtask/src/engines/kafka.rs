@@ -1,6 +1,7 @@
 //! Kafka: one KRaft node, broker and controller in one process.
 
 use super::{java, set_up, write_properties};
+use crate::overrides;
 use crate::stack::{CommandLine, Stack};
 use anyhow::{Context as _, Result};
 use std::fs;
@@ -13,18 +14,21 @@ pub fn prepare(stack: &Stack) -> Result<CommandLine> {
     let log = layout.log("kafka");
     let data = layout.data().join("kafka");
     let (broker, controller) = (stack.ports.kafka(), stack.ports.kafka_controller());
-    let properties = write_properties(
-        layout,
-        "deploy/kafka/server.properties",
-        "kafka.properties",
-        &[
-            ("listeners", format!("PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}")),
-            ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{broker}")),
-            // Named here and not in the data, so that the stack may move to other ports with its data.
-            ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
-            ("log.dirs", data.display().to_string()),
-        ],
-    )?;
+    let mut listeners = format!("PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}");
+    let mut advertised = format!("PLAINTEXT://127.0.0.1:{broker}");
+    let mut added = vec![
+        // Named here and not in the data, so that the stack may move to other ports with its data.
+        ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
+        ("log.dirs", data.display().to_string()),
+    ];
+    if let Some(port) = overrides::link_of_kafka(&stack.settings.overrides) {
+        listeners += &format!(",LINK://127.0.0.1:{}", stack.ports.kafka_link());
+        advertised += &format!(",LINK://127.0.0.1:{port}");
+        let protocols = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,LINK:PLAINTEXT".to_owned();
+        added.push(("listener.security.protocol.map", protocols));
+    }
+    added.extend([("listeners", listeners), ("advertised.listeners", advertised)]);
+    let properties = write_properties(layout, "deploy/kafka/server.properties", "kafka.properties", &added)?;
     let properties = properties.to_string_lossy().into_owned();
     // The last file that formatting writes.
     if !data.join("meta.properties").exists() {
