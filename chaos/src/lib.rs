@@ -5,6 +5,13 @@
 //! `clients/NAME.ndjson` (one client each), and what is made of them.
 
 pub mod checker;
+pub mod faults;
 pub mod history;
+pub mod links;
+pub mod options;
+pub mod proxy;
+pub mod run;
+pub mod stack;
 pub mod truth;
 pub mod verdict;
+pub mod workload;

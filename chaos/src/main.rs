@@ -3,11 +3,15 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use chaos::verdict;
+use chaos::{options::RunOptions, run, verdict};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
-#[command(name = "chaos", about = "Judges what clients of a Switchboard stack saw under faults")]
+#[command(
+    name = "chaos",
+    bin_name = "cargo xtask chaos",
+    about = "Judges what clients of a Switchboard stack saw under faults"
+)]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -15,6 +19,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Breaks a stack of its own while people use it, and judges what they saw; exits with 1 when a promise was broken
+    Run(Box<RunOptions>),
     /// Judges a run that is over: reads its histories and what was stored, writes verdict.json and verdict.html beside
     /// them; exits with 1 when a promise was broken
     Check {
@@ -23,9 +29,11 @@ enum Task {
     },
 }
 
-fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(code) => code,
+#[tokio::main]
+async fn main() -> ExitCode {
+    match start(Cli::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -33,13 +41,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<ExitCode> {
+/// Whether the promise was kept.
+async fn start(cli: Cli) -> Result<bool> {
     match cli.task {
+        Task::Run(options) => run::run(&options).await,
         Task::Check { folder } => {
             let verdict = verdict::judge(&folder)?;
             print!("{verdict}");
             println!("\n{}", verdict::page_file(&folder).display());
-            Ok(if verdict.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(verdict.passed)
         }
     }
 }

@@ -4,7 +4,7 @@
 //! one thread be all of the clients ([`engine`]) and prints what came, with the machine and whatever was set other
 //! than a fresh stack has it ([`report`]). `--json FILE` appends the same as one line, which [`plot`] draws.
 
-mod crowd;
+pub mod crowd;
 mod direct;
 mod engine;
 mod fanout;
@@ -17,7 +17,7 @@ mod report;
 mod rooms;
 mod search;
 mod storm;
-mod tokens;
+pub mod tokens;
 mod wire;
 
 use std::{fs, net::SocketAddr, time::Duration};

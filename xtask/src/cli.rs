@@ -11,7 +11,7 @@ const MAX_COPIES: i64 = 9;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Runs and tests Switchboard on this machine")]
 pub struct Cli {
-    /// Which stack: `dev`, or the one that `test` uses
+    /// Which stack: `dev`, or the one that `test` or `chaos` uses
     #[arg(long, global = true, value_enum, default_value = "dev")]
     pub stack: StackName,
     #[command(subcommand)]
@@ -48,6 +48,12 @@ pub enum Task {
     },
     /// Lint and every test, on a stack of its own beside a running one
     Test(TestOptions),
+    /// Breaks a stack of its own under load and judges what its clients saw: `cargo xtask chaos --help`
+    #[command(disable_help_flag = true)]
+    Chaos {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Formatting, clippy and rustdoc, with warnings as errors
     Lint,
     /// Database migrations
@@ -74,7 +80,7 @@ pub struct UpOptions {
     /// Returns when all is ready and leaves it running
     #[arg(long)]
     pub detach: bool,
-    /// Added to every port (the test stack's default is 5000)
+    /// Added to every port (the default of the test stack is 5000, of the chaos stack 11000)
     #[arg(long, value_name = "N")]
     pub port_offset: Option<u16>,
     /// An optimised build
@@ -89,7 +95,8 @@ pub struct UpOptions {
     /// Copies of core-services
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_COPIES))]
     pub cores: u16,
-    /// Sets a key of a service's configuration in all its copies, e.g. `socket-gateway.limits.connections=5000`
+    /// Sets a key of a service's configuration in all its copies, or in one, e.g.
+    /// `socket-gateway.limits.connections=5000`, `socket-gateway-2.hub.linger=1s`
     #[arg(long = "set", value_name = "SERVICE.SECTION.KEY=VALUE")]
     pub overrides: Vec<Override>,
     /// MySQL, Redis, Kafka and Connect only: nothing is built

@@ -12,6 +12,7 @@
 )]
 
 mod apt_sources;
+mod chaos;
 mod cli;
 mod command;
 mod compile;
@@ -69,6 +70,7 @@ fn run(cli: cli::Cli) -> anyhow::Result<ExitCode> {
         Task::Restart { name } => restart::run(&layout, name),
         Task::Logs { name, follow } => logs::run(&layout, &name, follow),
         Task::Test(options) => test::run(&options),
+        Task::Chaos { arguments } => chaos::replace_this_process(&arguments),
         Task::Lint => lint::run(&layout),
         Task::Migrate { task } => migrate::run(&layout, &task),
         Task::Chat { arguments } => probe::replace_this_process(&layout, "chat", &arguments),

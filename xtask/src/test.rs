@@ -1,4 +1,4 @@
-//! `test`: lint and every test, on a stack of its own that starts from empty data.
+//! `test`: lint and every test, on a stack of its own that starts from empty data; then a short chaos run on another.
 
 use crate::cli::TestOptions;
 use crate::compile::cargo;
@@ -9,7 +9,7 @@ use crate::stack::{Settings, Stack};
 use crate::state::StackLock;
 use crate::supervisor::Supervisor;
 use crate::test_tools::TestTools;
-use crate::{down, lint, up};
+use crate::{chaos, down, lint, up};
 use anyhow::{Context as _, Result, ensure};
 use std::process::ExitCode;
 
@@ -61,6 +61,9 @@ pub fn run(options: &TestOptions) -> Result<ExitCode> {
         down::stop_all(&layout, true, &report, &interrupt)?;
     }
     outcome.with_context(|| format!("the logs of all processes are in {}", layout.logs().display()))?;
+    if options.filter.is_none() {
+        chaos::short_run(&report, &interrupt)?;
+    }
     report.line(STEP, "all tests passed");
     Ok(ExitCode::SUCCESS)
 }

@@ -80,15 +80,17 @@ pub async fn read(sources: &Sources, scope: &Scope) -> Result<Vec<TruthRecord>> 
             }
             _ => continue,
         };
-        found.extend(members.iter().map(|member| left(what(key, living.contains(member)), name, member)));
+        // Interest of a gateway that is gone is removed with the next event for its key, and not looked for before.
+        let is_interest = matches!(key, Key::ConversationInterest(_) | Key::UserInterest(_));
+        let members = members.iter().filter(|member| !is_interest || living.contains(*member));
+        found.extend(members.map(|member| left(what(key), name, member)));
     }
     Ok(found)
 }
 
-fn what(key: &Key, lives: bool) -> &'static str {
+fn what(key: &Key) -> &'static str {
     match key {
-        Key::ConversationInterest(_) | Key::UserInterest(_) if lives => "interest that nobody has",
-        Key::ConversationInterest(_) | Key::UserInterest(_) => "interest of a gateway that is gone",
+        Key::ConversationInterest(_) | Key::UserInterest(_) => "interest that nobody has",
         Key::Gateway { .. } | Key::UserConnections(_) => "connection that is gone",
         Key::Online => "user who is not online",
     }

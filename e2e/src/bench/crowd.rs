@@ -89,7 +89,10 @@ pub async fn connect(endpoints: &Endpoints) -> Result<sqlx::MySqlConnection> {
 }
 
 /// Runs `core-services import`, and takes the id of each answer, in the order of the records.
-async fn import(
+///
+/// # Errors
+/// It refused a record, or can't be run.
+pub async fn import(
     endpoints: &Endpoints,
     records: impl Iterator<Item = Value>,
     id: &str,

@@ -1,0 +1,198 @@
+//! Does one fault, heals it, and says whether it took effect.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{Fault, Planned, Role, Trouble, connector, rebalance};
+use crate::{
+    links::{Links, Route},
+    proxy::{Lost, Mode},
+    stack::{Running, Stack},
+};
+
+/// From SIGKILL to the end of a process.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// From SIGTERM to the end of a process: a service's `shutdown.grace`, and some.
+const TERM_LIMIT: Duration = Duration::from_secs(40);
+/// The workers' `kafka.session_timeout`: for so long Kafka takes a killed worker for alive and leaves its partitions
+/// to it, so its fault is not over before.
+const WORKER_SESSION: Duration = Duration::from_secs(10);
+/// The prefix of all keys, as `cargo xtask` sets it.
+pub const KEY_PREFIX: &str = "sb:";
+
+/// What a fault turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    pub took_effect: bool,
+    pub detail: String,
+}
+
+#[derive(Debug)]
+pub struct Injector<'a> {
+    pub stack: &'a Stack,
+    pub links: &'a Links,
+}
+
+impl Injector<'_> {
+    /// What it will be done to.
+    pub fn target(&self, planned: &Planned) -> String {
+        match planned.fault {
+            Fault::Kill(role) | Fault::Pause(role) | Fault::Term(role) => self.process(role, planned.pick),
+            Fault::KillBoth(one, other) => {
+                format!("{} and {}", self.process(one, planned.pick), self.process(other, planned.pick))
+            }
+            Fault::FlushRedis => "redis".to_owned(),
+            Fault::Link(_, route) => self.links.choose(route, planned.pick).name,
+            Fault::RestartTask | Fault::KillTaskSessions => connector::NAME.to_owned(),
+            Fault::RebalanceStorm => rebalance::GROUP.to_owned(),
+        }
+    }
+
+    /// From the beginning of the fault until it is healed: what was killed is ready again, links are whole.
+    ///
+    /// # Errors
+    /// The stack could not be made whole again, or a tool failed. That is no verdict on the services.
+    pub async fn inject(&self, planned: &Planned) -> Result<Effect> {
+        let (length, pick) = (planned.length, planned.pick);
+        match planned.fault {
+            Fault::Kill(role) => self.kill(&[self.process(role, pick)], length).await,
+            Fault::KillBoth(one, other) => {
+                self.kill(&[self.process(one, pick), self.process(other, pick)], length).await
+            }
+            Fault::Pause(role) => self.pause(&self.process(role, pick), role, length).await,
+            Fault::Term(role) => self.term(&self.process(role, pick), length).await,
+            Fault::FlushRedis => self.flush().await,
+            Fault::Link(trouble, route) => self.link(trouble, route, planned).await,
+            Fault::RestartTask => connector::restart(&self.stack.endpoints()?.connect).await,
+            Fault::KillTaskSessions => connector::kill_sessions(self.stack).await,
+            Fault::RebalanceStorm => rebalance::storm(&self.stack.endpoints()?.kafka, length, pick).await,
+        }
+    }
+
+    fn process(&self, role: Role, pick: u64) -> String {
+        let copies = self.stack.copies;
+        let copy = |count: u16| pick % u64::from(count) + 1;
+        match role {
+            Role::Core => format!("core-services-{}", copy(copies.cores)),
+            Role::Gateway => format!("socket-gateway-{}", copy(copies.gateways)),
+            Role::Worker => format!("fanout-worker-{}", copy(copies.workers)),
+            Role::Connect => "connect".to_owned(),
+            Role::Kafka => "kafka".to_owned(),
+            Role::Redis => "redis".to_owned(),
+            Role::Mysql => "mysql".to_owned(),
+        }
+    }
+
+    async fn kill(&self, names: &[String], length: Duration) -> Result<Effect> {
+        let processes = names.iter().map(|name| self.stack.running(name)).collect::<Result<Vec<_>>>()?;
+        let began = Instant::now();
+        for process in &processes {
+            process.signal(Signal::SIGKILL)?;
+        }
+        for process in &processes {
+            process.ended(KILL_LIMIT).await?;
+        }
+        sleep(length).await;
+        let mut took_effect = true;
+        for (name, before) in names.iter().zip(&processes) {
+            took_effect &= self.replaced(name, *before).await?;
+        }
+        if names.iter().any(|name| name.starts_with("fanout-worker")) {
+            sleep_until(began + WORKER_SESSION).await;
+        }
+        let detail = format!("killed, away for {}", seconds(began.elapsed()));
+        Ok(Effect { took_effect, detail })
+    }
+
+    async fn term(&self, name: &str, length: Duration) -> Result<Effect> {
+        let before = self.stack.running(name)?;
+        let began = Instant::now();
+        before.signal(Signal::SIGTERM)?;
+        let in_time = before.ended(TERM_LIMIT).await.is_ok();
+        let stopping = began.elapsed();
+        sleep(length).await;
+        // One that did not end in time is ended by the restart.
+        let took_effect = self.replaced(name, before).await? && in_time;
+        let how = if in_time { "ended" } else { "did not end" };
+        Ok(Effect { took_effect, detail: format!("{how} within {} of SIGTERM", seconds(stopping)) })
+    }
+
+    /// Starts it again, and says whether another process is there now.
+    async fn replaced(&self, name: &str, before: Running) -> Result<bool> {
+        self.stack.restart(name).await?;
+        Ok(before.has_ended() && self.stack.running(name)? != before)
+    }
+
+    async fn pause(&self, name: &str, role: Role, length: Duration) -> Result<Effect> {
+        let process = self.stack.running(name)?;
+        let began = Instant::now();
+        process.stop().await?;
+        sleep(length).await;
+        let stopped = process.is_stopped();
+        let lease = if role == Role::Gateway { Some(self.has_lease(name).await) } else { None };
+        process.signal(Signal::SIGCONT)?;
+        let detail = format!("stopped for {}", seconds(began.elapsed()));
+        Ok(match lease.transpose()? {
+            None => Effect { took_effect: stopped, detail },
+            Some(true) => Effect { took_effect: false, detail: format!("{detail}, and kept its lease") },
+            Some(false) => Effect { took_effect: stopped, detail: format!("{detail}, and lost its lease") },
+        })
+    }
+
+    /// Whether any incarnation of that gateway has a lease.
+    async fn has_lease(&self, gateway: &str) -> Result<bool> {
+        let mut redis = self.redis().await?;
+        let gateways: Vec<String> =
+            redis::cmd("SMEMBERS").arg(format!("{KEY_PREFIX}gateways")).query_async(&mut redis).await?;
+        for member in gateways.iter().filter(|member| member.split(':').next() == Some(gateway)) {
+            let key = format!("{KEY_PREFIX}gw:{{{member}}}:lease");
+            if redis::cmd("EXISTS").arg(key).query_async::<i64>(&mut redis).await? == 1 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
+        let client = redis::Client::open(self.stack.endpoints()?.redis).context("the address of Redis")?;
+        client.get_multiplexed_async_connection().await.context("connecting to Redis")
+    }
+
+    async fn flush(&self) -> Result<Effect> {
+        let mut redis = self.redis().await?;
+        let keys: i64 = redis::cmd("DBSIZE").query_async(&mut redis).await?;
+        let _: () = redis::cmd("FLUSHALL").query_async(&mut redis).await?;
+        Ok(Effect { took_effect: keys > 0, detail: format!("{keys} keys were there") })
+    }
+
+    async fn link(&self, trouble: Trouble, route: Route, planned: &Planned) -> Result<Effect> {
+        let links = self.links.choose(route, planned.pick);
+        let mode = mode(trouble, planned.pick);
+        let before = links.done();
+        links.set(mode);
+        sleep(planned.length).await;
+        // Half-open connections are reset when the link is whole again, and count then.
+        let bytes = links.done().since(before).bytes;
+        links.set(Mode::Pass);
+        let cut = links.done().since(before).cut;
+        let took_effect = if trouble == Trouble::Cut { cut > 0 } else { bytes > 0 };
+        let length = seconds(planned.length);
+        Ok(Effect { took_effect, detail: format!("{mode:?} for {length}: {cut} connections cut, {bytes} bytes") })
+    }
+}
+
+fn mode(trouble: Trouble, pick: u64) -> Mode {
+    match trouble {
+        Trouble::Cut => Mode::Cut,
+        Trouble::Delay => Mode::Delay(Duration::from_millis(50 + (pick >> 8) % 450)),
+        Trouble::HalfOpen => Mode::HalfOpen([Lost::Requests, Lost::Answers, Lost::Both][(pick >> 8) as usize % 3]),
+        Trouble::Drip => Mode::Drip(64 << ((pick >> 8) % 4), Duration::from_millis(20)),
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}

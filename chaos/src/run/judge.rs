@@ -1,0 +1,34 @@
+//! Reads what is stored once everybody has left, and has the run judged.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::Result;
+use e2e::endpoints::Endpoints;
+
+use super::settle::TOPICS;
+use crate::{
+    faults::{GROUP, KEY_PREFIX},
+    truth::{self, Sources},
+    verdict,
+};
+
+/// For the gateways to forget their clients: above `hub.linger`, and also their lease, for those that had none.
+const SETTLE: Duration = Duration::from_secs(15);
+
+/// Whether the promise was kept; says so on the terminal.
+pub async fn judge(endpoints: &Endpoints, folder: &Path) -> Result<bool> {
+    let sources = Sources {
+        mysql: endpoints.mysql.clone(),
+        redis: endpoints.redis.clone(),
+        key_prefix: KEY_PREFIX.to_owned(),
+        kafka: endpoints.kafka.clone(),
+        group: GROUP.to_owned(),
+        topics: TOPICS.map(str::to_owned).into(),
+        settle: SETTLE,
+    };
+    truth::collect(folder, &sources).await?;
+    let verdict = verdict::judge(folder)?;
+    print!("\n{verdict}");
+    println!("\n{}", verdict::page_file(folder).display());
+    Ok(verdict.passed)
+}

@@ -1,0 +1,144 @@
+//! Who uses the stack during a run, and what they do.
+//!
+//! Some hundreds of people with one client each ([`client`]) are in channels, groups and direct messages ([`people`]).
+//! Clients send at a rate, disconnect, come back to another gateway and resume; some people join and leave
+//! ([`membership`]). Everything is drawn from the run's seed; what the stack makes of it is not.
+
+mod client;
+mod lanes;
+mod membership;
+mod people;
+mod session;
+mod view;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::history::Clock;
+
+pub use client::{Style, topic_name};
+pub use membership::Mover;
+pub use people::{Conversation, People, Person, gather};
+pub use view::{MINE, View};
+
+/// Changes of memberships that wait for a client which is not connected.
+const COMMANDS: usize = 256;
+
+/// How much is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub clients: usize,
+    /// Messages a second, over all clients.
+    pub rate: f64,
+    /// How long a session lasts on average.
+    pub session: Duration,
+    /// Changes of memberships a second.
+    pub changes: f64,
+}
+
+/// What the clients are told to do; in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Send, disconnect, come back.
+    Use,
+    /// Send nothing new and stay, but get an answer for everything that was sent.
+    Quiet,
+    /// Reconnect once more and resume everything.
+    Again,
+    /// Leave.
+    Close,
+}
+
+/// What a client is told of its user's memberships: the answers of requests that others made for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Joined(i64),
+    Left(i64),
+}
+
+/// What all clients share.
+#[derive(Debug)]
+pub struct Setting {
+    /// WebSocket addresses.
+    pub gateways: Vec<String>,
+    pub load: Load,
+    pub clock: Clock,
+    /// The run's.
+    pub folder: PathBuf,
+    pub seed: u64,
+}
+
+/// All clients, from outside.
+#[derive(Debug)]
+pub struct Crowd {
+    pub members: Vec<Member>,
+    phase: watch::Sender<Phase>,
+}
+
+/// All clients, each a task.
+#[derive(Debug)]
+pub struct Clients(JoinSet<Result<()>>);
+
+/// A client as seen from outside.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub person: Person,
+    pub style: Style,
+    pub view: Arc<View>,
+    pub tell: mpsc::Sender<Told>,
+}
+
+impl Crowd {
+    /// Starts a client for each person.
+    pub fn start(people: &People, setting: &Arc<Setting>) -> Result<(Self, Clients)> {
+        let (phase, watched) = watch::channel(Phase::Use);
+        let mut crowd = Self { members: Vec::new(), phase };
+        let mut clients = Clients(JoinSet::new());
+        for (number, person) in people.everybody.iter().enumerate() {
+            let (tell, told) = mpsc::channel(COMMANDS);
+            let view = Arc::<View>::default();
+            let style = Style::of(number);
+            let mine = people.conversations.iter().filter(|one| one.members.contains(&person.user));
+            let mine = mine.map(|conversation| conversation.id).collect();
+            let setting = Arc::clone(setting);
+            let client = client::Client::new(number, person.clone(), style, mine, setting, Arc::clone(&view))?;
+            clients.0.spawn(client.run(told, watched.clone()));
+            crowd.members.push(Member { person: person.clone(), style, view, tell });
+        }
+        Ok((crowd, clients))
+    }
+
+    pub fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+}
+
+impl Clients {
+    /// A client that can't go on (a full disk, a frame that is none) ends the run.
+    ///
+    /// # Errors
+    /// Why it can't.
+    pub async fn failed(&mut self) -> Result<()> {
+        match self.0.join_next().await {
+            Some(ended) => ended.context("a client panicked")?.context("a client failed"),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until all have left.
+    pub async fn gone(mut self) -> Result<()> {
+        while let Some(ended) = self.0.join_next().await {
+            ended.context("a client panicked")?.context("a client failed")?;
+        }
+        Ok(())
+    }
+}
