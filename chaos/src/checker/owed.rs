@@ -11,7 +11,7 @@ use super::{
     delivery::Track,
     finding::{Finding, Kind},
     ledger::{Conversation, Interval, Ledger},
-    streams::{Chain, What},
+    streams::{Attachment, Chain, What},
     timeline::Timeline,
 };
 use crate::history::{At, Change, RunRecord};
@@ -240,7 +240,7 @@ impl Owed<'_, '_> {
         text: String,
         late: Option<(usize, u64)>,
     ) -> Finding {
-        let (number, until) = late.unwrap_or((chain.attachments.len() - 1, u64::MAX));
+        let (number, until) = late.unwrap_or_else(|| (passed_over(chain, conversation.id, seq), u64::MAX));
         let attachment = &chain.attachments[number];
         let before = attachment.arrivals.iter().rev().find(|arrival| {
             let lower = match arrival.what {
@@ -257,6 +257,18 @@ impl Owed<'_, '_> {
             .subscription(chain.subscription)
             .place(chain.client, record)
     }
+}
+
+/// The first attachment in which delivery went on behind that seq, else the last one.
+fn passed_over(chain: &Chain, conversation: i64, seq: i64) -> usize {
+    let behind = |what: &What| match what {
+        What::Event { seq: came, .. } => *came > seq,
+        What::Resumed { after_seq, .. } => *after_seq >= seq,
+    };
+    let passes = |attachment: &Attachment| {
+        attachment.arrivals.iter().any(|arrival| arrival.conversation == conversation && behind(&arrival.what))
+    };
+    chain.attachments.iter().position(passes).unwrap_or(chain.attachments.len() - 1)
 }
 
 /// The `user_seq` that the client resumed its queue with, or was told first.
