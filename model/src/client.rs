@@ -122,20 +122,21 @@ impl State {
     fn resumed(&mut self, client: u8, after: u8, recovered: bool, user_seq: u8, setup: &Setup) -> Option<Breach> {
         let visible = self.database.durably_visible(setup.kind, client);
         let durable = self.database.durable_head();
-        let joined = self.database.memberships[usize::from(client)].last().copied();
         let at = &mut self.clients[usize::from(client)];
         let told = at.user_seq;
+        let memberships = &self.database.memberships[usize::from(client)];
+        let joined = memberships.iter().find(|joined| told.is_some_and(|told| joined.joined_user_seq > told));
         if user_seq > 0 {
             at.user_seq = Some(user_seq.max(told.unwrap_or(0)));
         }
-        let begins = match (at.cursor, told, joined) {
+        let begins = match (at.cursor, joined) {
             // Nothing behind the cursor is left out, but for what may not be seen. Anything below it would be shown twice.
             (Some(cursor), ..) => match (next_after(&visible, after), next_after(&visible, cursor)) {
                 (_, None) => true,
                 (next, Some(expected)) => next.is_some_and(|next| next <= expected),
             },
             // What it joined since it was told the state begins with the join.
-            (None, Some(told), Some(joined)) if joined.joined_user_seq > told => after < joined.joined,
+            (None, Some(joined)) => after < joined.joined,
             _ => after <= durable,
         };
         at.cursor = Some(after.max(at.cursor.unwrap_or(0)));

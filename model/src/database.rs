@@ -254,6 +254,12 @@ impl Database {
         visible(kind, &intervals)
     }
 
+    /// Memberships that began behind that `user_seq` and are over.
+    pub fn ended_since(&self, user: u8, user_seq: u8) -> Vec<Interval> {
+        let of_user = self.memberships[usize::from(user)].iter();
+        of_user.filter(|one| one.left != OPEN && one.joined_user_seq > user_seq).copied().collect()
+    }
+
     /// The open membership.
     pub fn membership(&self, user: u8) -> Option<Interval> {
         self.memberships[usize::from(user)].last().copied().filter(|last| last.left == OPEN)

@@ -383,11 +383,12 @@ impl State {
     /// A SUBSCRIBE to all conversations of the user.
     pub fn watch_user(&mut self, gateway: u8, client: u8, session: Session) {
         let at = &mut self.gateways[usize::from(gateway)];
+        let known = session.known();
         at.sessions[usize::from(client)] = Some(session);
         match &mut at.user {
-            Some(user) => user.watch(),
+            Some(user) => user.watch(known),
             None => {
-                at.user = Some(User::new(client));
+                at.user = Some(User::new(client, known));
                 at.interest.push(Interest::Announce { topic: USER as u8, life: 0 });
             }
         }
@@ -405,12 +406,15 @@ impl State {
         }
     }
 
-    /// The second: the memberships. The state goes to the session.
+    /// The second: the memberships, with those that have come and gone since what the session knows. The state goes to
+    /// it.
     pub fn read_memberships(&mut self, gateway: u8, setup: &Setup) {
         let at = &mut self.gateways[usize::from(gateway)];
         let Some(user) = &mut at.user else { return };
         let client = user.of;
-        let Some(state) = user.memberships_were_read(self.database.membership(client)) else { return };
+        let known = user.told_up_to.filter(|_| !setup.has(SeededBug::EndedNotTold));
+        let ended = known.map_or(Vec::new(), |known| self.database.ended_since(client, known));
+        let Some(state) = user.memberships_were_read(self.database.membership(client), ended) else { return };
         let session = at.sessions[usize::from(client)].as_mut();
         if let Some(attach) = session.and_then(|session| session.state_changed(state, setup)) {
             at.attach(client, attach, setup);

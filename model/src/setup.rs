@@ -27,6 +27,8 @@ pub enum SeededBug {
     JoinWithoutUserSeq,
     /// What a conversation asked for is answered to its successor, if it was released meanwhile.
     AnswerToSuccessor,
+    /// A state of the user does not name the memberships that have come and gone.
+    EndedNotTold,
     /// A state of the user that is older than the end of a subscription's conversation attaches it again.
     EndedAttachedAgain,
 }

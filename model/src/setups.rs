@@ -112,6 +112,12 @@ pub fn visit() -> Setup {
     Setup { kind: Kind::Group, clients, changes, messages: 0, faults, ..Setup::new("visit") }
 }
 
+/// The same, and the gateway dies.
+pub fn visit_death() -> Setup {
+    let faults = Faults { gateway_crash: 1, ..Faults::default() };
+    Setup { name: "visit_death", gateways: 2, sockets: true, faults, ..visit() }
+}
+
 /// Somebody joins a group, leaves it, and joins again.
 pub fn membership() -> Setup {
     let changes = vec![Change::Join { user: 0 }, Change::Leave { user: 0 }, Change::Join { user: 0 }];
@@ -144,6 +150,7 @@ pub fn all() -> Vec<Setup> {
         join(),
         join_death(),
         visit(),
+        visit_death(),
         membership(),
         removal(),
     ]
@@ -165,5 +172,6 @@ pub fn seeded() -> Vec<(SeededBug, Setup, &'static str)> {
         (JoinWithoutUserSeq, join(), promise::ALL_DELIVERED),
         (AnswerToSuccessor, interest(), promise::ALL_DELIVERED),
         (EndedAttachedAgain, visit(), promise::EXACTLY_ONCE_IN_ORDER),
+        (EndedNotTold, visit(), promise::ALL_DELIVERED),
     ]
 }

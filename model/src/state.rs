@@ -69,7 +69,7 @@ impl State {
     fn attach_at_first(&mut self, client: u8, setup: &Setup) {
         let first = Incarnation { gateway: 0, no: 1 };
         let clients = setup.clients.len();
-        let state = UserState { user_seq: 1, membership: self.database.membership(client) };
+        let state = UserState { user_seq: 1, membership: self.database.membership(client), ended: Vec::new() };
         let gateway = &mut self.gateways[0];
         let of_client = &mut self.clients[usize::from(client)];
         (of_client.at, of_client.subscribed) = (Some(0), true);
@@ -81,7 +81,7 @@ impl State {
             self.redis.interest[CONVERSATION].insert(first);
         } else {
             of_client.user_seq = Some(0);
-            gateway.user = Some(User::knowing(client, state));
+            gateway.user = Some(User::knowing(client, state.clone()));
             gateway.sessions[usize::from(client)] = Some(Session::told(state));
             gateway.holds(USER);
             self.redis.interest[USER].insert(first);

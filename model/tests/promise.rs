@@ -84,8 +84,13 @@ fn who_joins_while_their_gateway_dies_gets_everything_from_the_join_on() {
 }
 
 #[test]
-fn who_joins_and_leaves_is_shown_nothing_twice() {
+fn who_joins_and_leaves_is_shown_their_own_time_once() {
     holds(setups::visit());
+}
+
+#[test]
+fn who_joins_and_leaves_while_their_gateway_dies_is_shown_their_own_time_once() {
+    holds(setups::visit_death());
 }
 
 #[test]
@@ -112,6 +117,7 @@ fn from_every_state_there_is_a_way_to_rest_without_another_fault() {
         setups::join(),
         setups::join_death(),
         setups::visit(),
+        setups::visit_death(),
         setups::removal(),
     ];
     for setup in systems {

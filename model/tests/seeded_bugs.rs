@@ -45,4 +45,5 @@ seeded! {
     a_join_without_user_seq_is_not_noticed: JoinWithoutUserSeq,
     an_answer_to_a_released_conversation_must_not_go_to_its_successor: AnswerToSuccessor,
     a_conversation_that_ended_must_not_be_attached_by_an_older_state: EndedAttachedAgain,
+    without_ended_memberships_a_short_one_is_not_noticed: EndedNotTold,
 }

@@ -99,6 +99,8 @@ pub enum Input {
     WatchUser {
         key: SubscriptionKey,
         user: i64,
+        /// The `user_seq` that it knows, if it knows one.
+        known: Option<i64>,
         outgoing: Arc<Outgoing>,
     },
     UnwatchUser {
@@ -167,8 +169,8 @@ impl Hub {
         asked
     }
 
-    pub async fn watch_user(&self, key: SubscriptionKey, user: i64, outgoing: Arc<Outgoing>) {
-        self.send(user, Input::WatchUser { key, user, outgoing }).await;
+    pub async fn watch_user(&self, key: SubscriptionKey, user: i64, known: Option<i64>, outgoing: Arc<Outgoing>) {
+        self.send(user, Input::WatchUser { key, user, known, outgoing }).await;
     }
 
     pub async fn unwatch_user(&self, key: SubscriptionKey, user: i64) {

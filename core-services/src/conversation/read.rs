@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use proto::{ConversationId, UserId};
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
+use sqlx::{AssertSqlSafe, MySqlPool, Row as _, mysql::MySqlRow};
 
 use super::{
     Conversation, Kind,
@@ -39,12 +39,14 @@ impl Access {
     }
 }
 
-/// A person's memberships of now.
+/// A person's memberships.
 #[derive(Clone, Debug)]
 pub struct UserState {
     pub user: UserId,
     pub user_seq: i64,
     pub memberships: Vec<Membership>,
+    /// That began behind the `user_seq` which the asker knows, and are over.
+    pub ended: Vec<Ended>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +58,16 @@ pub struct Membership {
     pub joined_user_seq: i64,
     pub head: i64,
     pub read_seq: i64,
+}
+
+/// A membership of the past, ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub conversation: ConversationId,
+    pub joined_seq: i64,
+    pub joined_user_seq: i64,
+    pub left_seq: i64,
+    pub left_user_seq: i64,
 }
 
 /// A row of the event log.
@@ -238,8 +250,9 @@ async fn read_heads(db: &Db, ids: &[i64], lock: Lock, heads: &mut Vec<(Conversat
 }
 
 /// Each user's `user_seq` under a shared lock of its own, the memberships after it, the heads after those. So the
-/// memberships are at least as new as the `user_seq`. Users who do not exist are left out.
-pub async fn user_states(db: &Db, users: &[UserId]) -> Result<Vec<UserState>> {
+/// memberships are at least as new as the `user_seq`. Users who do not exist are left out. `known`: who wants the
+/// memberships that have come and gone since that `user_seq` too.
+pub async fn user_states(db: &Db, users: &[UserId], known: &HashMap<UserId, i64>) -> Result<Vec<UserState>> {
     let mut states = Vec::with_capacity(users.len());
     for chunk in users.chunks(CHUNK) {
         let marks = placeholders(chunk.len(), 1);
@@ -258,6 +271,8 @@ pub async fn user_states(db: &Db, users: &[UserId]) -> Result<Vec<UserState>> {
         }
         let seqs = seqs.fetch_all(db.pool()).await?;
         let members = members.fetch_all(db.pool()).await?;
+        // Behind the others: what ends in between is in both, and not in neither.
+        let mut ended = ended_since(db, &seqs, known).await?;
         let conversations: Vec<_> = members.iter().map(|row| ConversationId(row.get(1))).collect();
         let heads: HashMap<_, _> = heads(db, &conversations).await?.into_iter().collect();
         let mut of_user: HashMap<i64, Vec<Membership>> = HashMap::new();
@@ -278,9 +293,43 @@ pub async fn user_states(db: &Db, users: &[UserId]) -> Result<Vec<UserState>> {
             user: UserId(row.get(0)),
             user_seq: row.get(1),
             memberships: of_user.remove(&row.get::<i64, _>(0)).unwrap_or_default(),
+            ended: ended.remove(&row.get::<i64, _>(0)).unwrap_or_default(),
         }));
     }
     Ok(states)
+}
+
+/// By user; `seqs` are rows of id and `user_seq`: who has the known one has nothing to be read.
+async fn ended_since(db: &Db, seqs: &[MySqlRow], known: &HashMap<UserId, i64>) -> Result<HashMap<i64, Vec<Ended>>> {
+    let behind = seqs.iter().filter_map(|row| {
+        let (user, user_seq): (i64, i64) = (row.get(0), row.get(1));
+        let known = *known.get(&UserId(user))?;
+        (known < user_seq).then_some((user, known))
+    });
+    let behind: Vec<(i64, i64)> = behind.collect();
+    let mut of_user: HashMap<i64, Vec<Ended>> = HashMap::new();
+    if behind.is_empty() {
+        return Ok(of_user);
+    }
+    let users = vec!["(user_id = ? AND joined_user_seq > ?)"; behind.len()].join(" OR ");
+    let ended = format!(
+        "SELECT user_id, conversation_id, joined_seq, joined_user_seq, left_seq, left_user_seq
+         FROM conversation_members WHERE left_seq IS NOT NULL AND ({users}) ORDER BY user_id, joined_user_seq"
+    );
+    let mut ended = sqlx::query(AssertSqlSafe(ended));
+    for (user, known) in behind {
+        ended = ended.bind(user).bind(known);
+    }
+    for row in ended.fetch_all(db.pool()).await? {
+        of_user.entry(row.get(0)).or_default().push(Ended {
+            conversation: ConversationId(row.get(1)),
+            joined_seq: row.get(2),
+            joined_user_seq: row.get(3),
+            left_seq: row.get(4),
+            left_user_seq: row.get(5),
+        });
+    }
+    Ok(of_user)
 }
 
 /// Events with `after < seq <= up_to`, in order, at most `limit`.

@@ -1,6 +1,6 @@
 //! ConnectionManager.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use proto::{
     Code, EventType, GatewayRef, UserId, WorkspaceId,
@@ -45,7 +45,7 @@ impl ConnectionManager for Connections {
             refuse(Code::TooManyConnections, format!("user {user} has {limit} connections, the most allowed"))?;
         }
         // Registered first, read after: what changes in between is told to the connection.
-        let Some(state) = read::user_states(&self.0.db, &[user]).await?.pop() else {
+        let Some(state) = read::user_states(&self.0.db, &[user], &HashMap::new()).await?.pop() else {
             unregister(&self.0, &gateway, &[id]).await?;
             return Err(Refusal::new(Code::NotFound, format!("there is no user {user}")).into());
         };

@@ -7,9 +7,9 @@ use proto::{
     Code, ConversationId, EventType, GatewayRef, UserId,
     claims::{SCOPE_CONNECTIONS_WRITE, SCOPE_READ_ANY},
     rpc::v1::{
-        AttachSubscriptionsRequest, AttachSubscriptionsResponse, AttachedSubscription, Head, LoggedEvent,
-        PublishEphemeralRequest, PublishEphemeralResponse, ReadEventsRequest, ReadEventsResponse, ReadHeadsRequest,
-        ReadHeadsResponse, ReadUserStatesRequest, ReadUserStatesResponse, RegisterConnectionsRequest,
+        AttachSubscriptionsRequest, AttachSubscriptionsResponse, AttachedSubscription, EndedMembership, Head,
+        LoggedEvent, PublishEphemeralRequest, PublishEphemeralResponse, ReadEventsRequest, ReadEventsResponse,
+        ReadHeadsRequest, ReadHeadsResponse, ReadUserStatesRequest, ReadUserStatesResponse, RegisterConnectionsRequest,
         RegisterConnectionsResponse, SeqRange, UnregisterConnectionsRequest, UnregisterConnectionsResponse,
         UserMembership, UserState, gateway_service_server::GatewayService,
     },
@@ -118,8 +118,10 @@ impl GatewayService for Gateway {
         request: Request<ReadUserStatesRequest>,
     ) -> Result<Response<ReadUserStatesResponse>, Status> {
         caller(&self.0, &request).await?.require_service(SCOPE_READ_ANY)?;
-        let users: Vec<_> = request.into_inner().user_ids.into_iter().map(UserId).collect();
-        let states = read::user_states(&self.0.db, &users).await?;
+        let ReadUserStatesRequest { user_ids, known } = request.into_inner();
+        let users: Vec<_> = user_ids.into_iter().map(UserId).collect();
+        let known = known.into_iter().map(|known| (UserId(known.user_id), known.user_seq)).collect();
+        let states = read::user_states(&self.0.db, &users, &known).await?;
         let epoch = read::epoch(&self.0.db).await?;
         let users = states.into_iter().map(|state| UserState {
             user_id: state.user.0,
@@ -133,6 +135,17 @@ impl GatewayService for Gateway {
                     joined_user_seq: membership.joined_user_seq,
                     kind: membership.kind.as_str().to_owned(),
                     head_seq: membership.head,
+                })
+                .collect(),
+            ended: state
+                .ended
+                .into_iter()
+                .map(|ended| EndedMembership {
+                    conversation_id: ended.conversation.0,
+                    joined_seq: ended.joined_seq,
+                    joined_user_seq: ended.joined_user_seq,
+                    left_seq: ended.left_seq,
+                    left_user_seq: ended.left_user_seq,
                 })
                 .collect(),
         });

@@ -1,8 +1,8 @@
 //! What gateways read: heads that miss no commit, attachments, states of users, the log, and positions.
 
 use proto::rpc::v1::{
-    AckKind, AckOffset, AttachSubscription, AttachSubscriptionsRequest, ReadEventsRequest, ReadHeadsRequest,
-    ReadUserStatesRequest, SeqRange, gateway_service_client::GatewayServiceClient,
+    AckKind, AckOffset, AttachSubscription, AttachSubscriptionsRequest, EndedMembership, KnownUser, ReadEventsRequest,
+    ReadHeadsRequest, ReadUserStatesRequest, SeqRange, gateway_service_client::GatewayServiceClient,
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -60,13 +60,14 @@ async fn a_gateway_reads_who_may_see_what_and_the_log() {
     assert_eq!(summary(1), ("", 4, false, vec![SeqRange { from: 1, to: 3 }]));
     assert_eq!((summary(2).0, summary(3).0), ("not_a_member", "not_found"));
 
-    let asked = service.request(ReadUserStatesRequest { user_ids: vec![alice.id, bob.id, 7] });
+    let asked = service.request(ReadUserStatesRequest { user_ids: vec![alice.id, bob.id, 7], known: Vec::new() });
     let users = gateway.read_user_states(asked).await.unwrap().into_inner().users;
     let state = |id: i64| users.iter().find(|user| user.user_id == id).unwrap();
     assert_eq!(users.len(), 2, "nobody has the id 7");
     let own = &state(alice.id).memberships;
     assert_eq!((state(alice.id).user_seq, own.len(), own[0].joined_seq, own[0].head_seq), (1, 1, 1, 4));
     assert_eq!((state(bob.id).user_seq, state(bob.id).memberships.len()), (2, 0));
+    assert!(users.iter().all(|user| user.ended.is_empty()), "nobody has said what they know");
 
     let read = |after_seq: i64, limit: u32| {
         let asked = ReadEventsRequest { conversation_id: channel, after_seq, up_to_seq: 0, limit };
@@ -89,6 +90,37 @@ async fn a_gateway_reads_who_may_see_what_and_the_log() {
         .await
         .unwrap();
     assert!(!read(1, 0).await.complete && read(2, 0).await.complete);
+    core.finish().await;
+}
+
+#[tokio::test]
+async fn who_knows_an_earlier_state_is_told_of_memberships_that_came_and_went_since() {
+    let core = Core::start().await;
+    let (alice, bob, service) = (core.register("alice").await, core.register("bob").await, core.service().await);
+    let (visited, kept) = (core.channel(&alice).await, core.channel(&alice).await);
+    for (channel, step) in
+        [(visited, "join"), (visited, "leave"), (kept, "join"), (visited, "join"), (visited, "leave")]
+    {
+        core.post(&format!("/api/v1/conversations/{channel}/{step}"), Some(&bob), &Value::Null).await;
+    }
+    let visit = |joined_seq: i64, joined_user_seq: i64| EndedMembership {
+        conversation_id: visited,
+        joined_seq,
+        joined_user_seq,
+        left_seq: joined_seq + 1,
+        left_user_seq: joined_user_seq + 1,
+    };
+    let mut gateway = GatewayServiceClient::new(core.grpc.clone());
+    for (user_seq, ended) in [(0, vec![visit(2, 1), visit(4, 4)]), (1, vec![visit(4, 4)]), (4, vec![]), (5, vec![])] {
+        let known = [(alice.id, 0), (bob.id, user_seq)];
+        let known = known.map(|(user_id, user_seq)| KnownUser { user_id, user_seq }).to_vec();
+        let asked = service.request(ReadUserStatesRequest { user_ids: vec![alice.id, bob.id], known });
+        let mut users = gateway.read_user_states(asked).await.unwrap().into_inner().users;
+        users.sort_by_key(|user| user.user_id);
+        let [of_alice, of_bob] = &users[..] else { panic!("{users:?}") };
+        assert_eq!((of_alice.memberships.len(), of_alice.ended.len()), (2, 0));
+        assert_eq!((of_bob.user_seq, of_bob.memberships.len(), &of_bob.ended), (5, 1, &ended), "behind {user_seq}");
+    }
     core.finish().await;
 }
 

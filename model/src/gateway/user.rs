@@ -6,11 +6,12 @@ use crate::{
     setup::{SeededBug, Setup},
 };
 
-/// What a user may see now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What a user may see now, and what has come and gone since what their session knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UserState {
     pub user_seq: u8,
     pub membership: Option<Interval>,
+    pub ended: Vec<Interval>,
 }
 
 /// A read of the state on its way.
@@ -32,23 +33,34 @@ pub struct User {
     wanted: u8,
     known: u8,
     told: bool,
+    /// The `user_seq` that the session knows.
+    pub told_up_to: Option<u8>,
     pub last: Option<UserState>,
 }
 
 impl User {
-    pub fn new(of: u8) -> Self {
-        let reading = Reading::No;
-        Self { of, announced: false, reading, read_again: false, wanted: 0, known: 0, told: false, last: None }
+    pub fn new(of: u8, told_up_to: Option<u8>) -> Self {
+        Self {
+            of,
+            announced: false,
+            reading: Reading::No,
+            read_again: false,
+            wanted: 0,
+            known: 0,
+            told: false,
+            told_up_to,
+            last: None,
+        }
     }
 
     /// One whose state was read and told, for the model's first state.
     pub fn knowing(of: u8, state: UserState) -> Self {
         let known = state.user_seq;
-        Self { announced: true, wanted: known, known, told: true, last: Some(state), ..Self::new(of) }
+        Self { announced: true, wanted: known, known, told: true, last: Some(state), ..Self::new(of, Some(known)) }
     }
 
-    pub fn watch(&mut self) {
-        self.told = false;
+    pub fn watch(&mut self, told_up_to: Option<u8>) {
+        (self.told, self.told_up_to) = (false, told_up_to);
         if self.announced {
             self.read();
         }
@@ -92,15 +104,15 @@ impl User {
     }
 
     /// The state, if the session is to be told.
-    pub fn memberships_were_read(&mut self, membership: Option<Interval>) -> Option<UserState> {
+    pub fn memberships_were_read(&mut self, membership: Option<Interval>, ended: Vec<Interval>) -> Option<UserState> {
         let Reading::UserSeq(user_seq) = self.reading else { return None };
-        let state = UserState { user_seq, membership };
+        let state = UserState { user_seq, membership, ended };
         self.reading = Reading::No;
         self.known = user_seq;
         self.wanted = self.wanted.min(self.known);
-        let changed = self.last != Some(state) || !self.told;
-        self.told = true;
-        self.last = Some(state);
+        let changed = self.last.as_ref() != Some(&state) || !self.told;
+        (self.told, self.told_up_to) = (true, Some(user_seq));
+        self.last = Some(state.clone());
         if std::mem::take(&mut self.read_again) {
             self.read();
         }
@@ -118,13 +130,15 @@ pub struct Session {
     attached: bool,
     /// On its way to be attached, by that membership.
     pending: Option<Option<Interval>>,
+    /// Memberships that are over, while the conversation is attached: they begin behind its end.
+    missed: Vec<Interval>,
     /// No membership that began at this seq or before lasts.
     ended_at: u8,
 }
 
 impl Session {
     pub fn new(cursor: Option<u8>, user_seq: Option<u8>) -> Self {
-        Self { cursor, user_seq, state: None, attached: false, pending: None, ended_at: 0 }
+        Self { cursor, user_seq, state: None, attached: false, pending: None, missed: Vec::new(), ended_at: 0 }
     }
 
     /// One that was told a state without a membership, for the model's first state.
@@ -132,29 +146,40 @@ impl Session {
         Self { state: Some(state), ..Self::new(None, None) }
     }
 
+    /// The `user_seq` up to which nothing has to be told.
+    pub fn known(&self) -> Option<u8> {
+        self.state.as_ref().map(|state| state.user_seq).or(self.user_seq)
+    }
+
     pub fn state_changed(&mut self, state: UserState, setup: &Setup) -> Option<Attach> {
         let first = self.state.is_none();
-        self.state = Some(state);
+        let known = self.known().unwrap_or(u8::MAX);
         // The read may have been made before what the stream has told since.
-        let over = |membership: Interval| membership.joined <= self.ended_at;
-        if state.membership.is_some_and(over) && !setup.has(SeededBug::EndedAttachedAgain) {
-            return None;
+        let again = setup.has(SeededBug::EndedAttachedAgain);
+        let over = |membership: &Interval| membership.joined <= self.ended_at && !again;
+        let membership = state.membership.filter(|membership| !over(membership));
+        let unseen = state.ended.iter().filter(|ended| ended.joined_user_seq > known && !over(ended)).copied();
+        if self.cursor.is_none() || !first {
+            self.missed.extend(unseen);
         }
+        let user_seq = state.user_seq;
+        self.state = Some(state);
         if self.attached || self.pending.is_some() {
             return None;
         }
-        let user_seq = state.user_seq;
-        let (start, user_seq) = match (state.membership, self.cursor) {
-            (Some(_), Some(cursor)) if first => (Start::After(cursor), user_seq),
-            (Some(membership), _) => {
-                let joined_since = self.user_seq.is_some_and(|user_seq| membership.joined_user_seq > user_seq);
-                let start = if first && !joined_since { Start::Head } else { Start::Join(membership.joined) };
-                (start, user_seq)
+        let start = match self.cursor {
+            Some(cursor) if first => {
+                self.pending = Some(membership);
+                Start::After(cursor)
             }
-            (None, Some(cursor)) if first => (Start::After(cursor), user_seq),
-            (None, _) => return None,
+            _ => {
+                let missed = std::mem::take(&mut self.missed).into_iter().min_by_key(|missed| missed.joined);
+                let membership = missed.or(membership)?;
+                let joined_since = self.user_seq.is_some_and(|user_seq| membership.joined_user_seq > user_seq);
+                self.pending = Some(Some(membership));
+                if first && !joined_since { Start::Head } else { Start::Join(membership.joined) }
+            }
         };
-        self.pending = Some(state.membership);
         Some(Attach { start, topic: false, user_seq })
     }
 
@@ -169,8 +194,10 @@ impl Session {
         let tried = self.pending.take().flatten();
         self.attached = false;
         self.ended_at = self.ended_at.max(at_seq);
-        let state = self.state?;
-        let membership = state.membership.filter(|now| now.joined > at_seq && tried != Some(*now))?;
+        let state = self.state.as_ref()?;
+        let later = std::mem::take(&mut self.missed).into_iter().chain(state.membership);
+        let later = later.filter(|later| later.joined > at_seq && tried != Some(*later));
+        let membership = later.min_by_key(|later| later.joined)?;
         self.pending = Some(Some(membership));
         Some(Attach { start: Start::Join(membership.joined), topic: false, user_seq: state.user_seq })
     }

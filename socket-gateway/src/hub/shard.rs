@@ -90,7 +90,7 @@ enum Answer {
     UserRead {
         user: i64,
         life: u64,
-        tries: u32,
+        read: user::Read,
         result: Result<Arc<UserState>, Refusal>,
     },
     Nothing,
@@ -216,7 +216,7 @@ impl Shard {
                 }
                 self.run_conversation(id);
             }
-            Input::WatchUser { key, user: id, outgoing } => {
+            Input::WatchUser { key, user: id, known, outgoing } => {
                 let user = self.users.entry(id).or_insert_with(|| {
                     self.metrics.users.inc();
                     self.lives += 1;
@@ -224,7 +224,7 @@ impl Shard {
                     new.life = self.lives;
                     new
                 });
-                user.watch(key, outgoing);
+                user.watch(key, known, outgoing);
                 self.run_user(id);
             }
             Input::UnwatchUser { key, user: id } => {
@@ -331,9 +331,9 @@ impl Shard {
                 }
                 self.run_user(id);
             }
-            Answer::UserRead { user: id, life, tries, result } => {
+            Answer::UserRead { user: id, life, read, result } => {
                 if let Some(user) = self.user(id, life) {
-                    user.was_read(result, tries, now);
+                    user.was_read(result, read, now);
                 }
                 self.run_user(id);
             }
@@ -494,9 +494,9 @@ impl Shard {
                 user::Effect::Announce => Box::pin(async move {
                     Answer::UserAnnounced { user: id, life, result: announce(&interest, Key::User(id), timeout).await }
                 }),
-                user::Effect::Read { tries } => Box::pin(async move {
-                    wait_before(tries).await;
-                    Answer::UserRead { user: id, life, tries, result: core.user_state(id).await }
+                user::Effect::Read(read) => Box::pin(async move {
+                    wait_before(read.tries).await;
+                    Answer::UserRead { user: id, life, read, result: core.user_state(id, read.known).await }
                 }),
             });
         }

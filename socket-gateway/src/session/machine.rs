@@ -134,8 +134,10 @@ pub enum Output {
         subscription: u32,
         conversations: Vec<i64>,
     },
+    /// `known`: the `user_seq` up to which nothing has to be told.
     WatchUser {
         subscription: u32,
+        known: Option<i64>,
     },
     UnwatchUser {
         subscription: u32,

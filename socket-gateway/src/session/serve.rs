@@ -386,9 +386,9 @@ impl Session {
                 let answers = services.hub.detach(key(subscription), &conversations, &self.outgoing).await;
                 self.machine.handle(Input::Detaching { subscription, answers }, Instant::now());
             }
-            Output::WatchUser { subscription } => {
+            Output::WatchUser { subscription, known } => {
                 let outgoing = Arc::clone(&self.outgoing);
-                services.hub.watch_user(key(subscription), self.machine.user(), outgoing).await;
+                services.hub.watch_user(key(subscription), self.machine.user(), known, outgoing).await;
             }
             Output::UnwatchUser { subscription } => {
                 services.hub.unwatch_user(key(subscription), self.machine.user()).await;

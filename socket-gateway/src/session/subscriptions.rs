@@ -116,6 +116,8 @@ pub struct UserQueue {
     pending: HashMap<i64, Plan>,
     joins: VecDeque<Membership>,
     joining: Option<i64>,
+    /// Memberships that are over, of conversations whose turn is not over yet: they begin behind its end.
+    missed: Vec<Membership>,
     /// Where delivery of conversations has ended, until a state was read that knows it: one that was read before still
     /// names the membership, and all of it would be delivered again.
     ended_at: HashMap<i64, i64>,
@@ -135,28 +137,49 @@ impl UserQueue {
         self.attached.iter().chain(self.pending.keys()).copied().collect()
     }
 
-    /// What the user may see now: says what to attach. What is gone ends by itself, by its USER_LEFT.
+    /// The `user_seq` up to which nothing has to be told of any more.
+    pub fn known(&self, resumed: &Resumed) -> Option<i64> {
+        self.state.as_ref().map(|state| state.user_seq).or(resumed.user_seq)
+    }
+
+    fn follows(&self, id: i64) -> bool {
+        self.attached.contains(&id)
+            || self.pending.contains_key(&id)
+            || self.joins.iter().any(|join| join.conversation == id)
+            || self.failed.iter().any(|plan| plan.conversation == id)
+    }
+
+    /// What the user may see now: says what to attach. What is gone ends by itself, by its USER_LEFT. A membership that
+    /// has come and gone unseen is attached like a join, from there on, and ends like that of any former member.
     pub fn state_changed(&mut self, state: Arc<UserState>, resumed: &Resumed) -> Vec<Plan> {
         let first = self.state.is_none();
-        self.ended_at.retain(|id, at| state.membership(*id).is_some_and(|membership| membership.joined_seq <= *at));
+        let named = |id: i64| first && resumed.start(id).is_some();
+        let known = self.known(resumed).unwrap_or(i64::MAX);
+        self.ended_at.retain(|id, at| state.of(*id).any(|membership| membership.joined_seq <= *at));
+        let was_told = |m: &Membership| self.ended_at.get(&m.conversation).is_some_and(|at| m.joined_seq <= *at);
+        let unseen = state.ended.iter().filter(|m| m.joined_user_seq > known && !named(m.conversation) && !was_told(m));
+        self.missed.extend(unseen);
         let mut starts = Vec::new();
         let mut joins = Vec::new();
         for membership in &state.memberships {
             let id = membership.conversation;
-            let known = self.attached.contains(&id)
-                || self.pending.contains_key(&id)
-                || self.joins.iter().any(|join| join.conversation == id)
-                || self.failed.iter().any(|plan| plan.conversation == id);
-            if known || self.ended_at.contains_key(&id) {
+            if self.follows(id) || self.ended_at.contains_key(&id) {
                 continue;
             }
-            let joined_since = resumed.user_seq.is_some_and(|user_seq| membership.joined_user_seq > user_seq);
+            let joined_since = resumed.user_seq.is_some_and(|user_seq| membership.joined_user_seq > user_seq)
+                || self.missed.iter().any(|missed| missed.conversation == id);
             match resumed.start(id) {
                 Some(start) if first => starts.push((id, start)),
                 None if first && !joined_since => starts.push((id, Start::Head)),
                 _ => joins.push(*membership),
             }
         }
+        let (later, now) = std::mem::take(&mut self.missed).into_iter().partition(|m| self.follows(m.conversation));
+        self.missed = later;
+        joins.extend::<Vec<Membership>>(now);
+        // Several of one conversation are delivered in one go, from the first on.
+        joins.sort_by_key(|join| (join.conversation, join.joined_seq));
+        joins.dedup_by_key(|join| join.conversation);
         if first {
             // Resumed, but none of mine any more: it is said where it ended.
             let gone = resumed.conversations.keys().filter(|id| state.membership(**id).is_none());
@@ -197,10 +220,13 @@ impl UserQueue {
         let tried = self.pending.remove(&conversation).and_then(|plan| plan.membership);
         self.attached.remove(&conversation);
         self.ended_at.insert(conversation, at_seq);
-        let now = self.state.as_ref().and_then(|state| state.membership(conversation));
-        if let Some(membership) = now.filter(|now| now.joined_seq > at_seq && tried != Some(**now)) {
-            self.joins.push_back(*membership);
-        }
+        let (of_it, others) =
+            std::mem::take(&mut self.missed).into_iter().partition(|m| m.conversation == conversation);
+        self.missed = others;
+        let of_it: Vec<Membership> = of_it;
+        let now = self.state.as_ref().and_then(|state| state.membership(conversation)).copied();
+        let later = of_it.into_iter().chain(now).filter(|later| later.joined_seq > at_seq && tried != Some(*later));
+        self.joins.extend(later.min_by_key(|later| later.joined_seq));
         self.joined(conversation)
     }
 
@@ -238,7 +264,11 @@ mod tests {
     }
 
     fn state(user_seq: i64, memberships: &[Membership]) -> Arc<UserState> {
-        Arc::new(UserState { user_seq, memberships: memberships.to_vec() })
+        state_with(user_seq, memberships, &[])
+    }
+
+    fn state_with(user_seq: i64, memberships: &[Membership], ended: &[Membership]) -> Arc<UserState> {
+        Arc::new(UserState { user_seq, memberships: memberships.to_vec(), ended: ended.to_vec() })
     }
 
     fn starts(plans: &[Plan]) -> Vec<(i64, Start, i64)> {
@@ -315,6 +345,60 @@ mod tests {
         // The same membership is not tried over and over.
         assert_eq!(queue.ended(7, 0), None);
         assert!(queue.is_settled());
+    }
+
+    #[test]
+    fn a_membership_that_came_and_went_unseen_is_attached_in_its_turn() {
+        let mut queue = UserQueue::default();
+        queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
+        queue.attached(7);
+        assert_eq!(queue.known(&Resumed::default()), Some(1));
+        let ended = [member(8, 5, 2), member(8, 9, 4), member(7, 1, 1)];
+        let plans =
+            queue.state_changed(state_with(6, &[member(7, 1, 1), member(9, 3, 6)], &ended), &Resumed::default());
+        assert_eq!(starts(&plans), [(8, Start::Join { seq: 5 }, 2)]);
+        assert_eq!(queue.attached(8).map(|plan| (plan.conversation, plan.user_seq)), Some((9, 6)));
+        // All of it is delivered by then, and an older state does not begin it again.
+        assert_eq!((queue.ended(8, 12), queue.attached(9), queue.is_settled()), (None, None, true));
+        let again = state_with(6, &[member(7, 1, 1), member(9, 3, 6)], &ended);
+        assert_eq!(queue.state_changed(again, &Resumed::default()), []);
+    }
+
+    #[test]
+    fn who_resumes_is_told_of_what_came_and_went_while_they_were_away() {
+        let mut resumed = Resumed::default();
+        let conversations = [(ConversationId(6), Position { seq: 12, epoch: None })].into();
+        assert!(resumed.add(Resume { conversations, user_seq: Some(2) }, 10));
+        let mut queue = UserQueue::default();
+        assert_eq!(queue.known(&resumed), Some(2));
+        // Of 5 the client knew; 6 goes on where it says; 8 was joined again since.
+        let ended = [member(5, 1, 1), member(6, 20, 3), member(7, 4, 5), member(8, 2, 7)];
+        let plans = queue.state_changed(state_with(9, &[member(8, 30, 9)], &ended), &resumed);
+        let after = Start::After { seq: 12, epoch: None };
+        assert_eq!(starts(&plans), [(6, after, 4), (7, Start::Join { seq: 4 }, 5)]);
+        let plan = queue.attached(7).unwrap();
+        assert_eq!((plan.conversation, plan.start, plan.user_seq), (8, Start::Join { seq: 2 }, 9));
+        // Who says nothing of what they know has missed nothing.
+        let plans = UserQueue::default().state_changed(state_with(9, &[], &ended), &Resumed::default());
+        assert_eq!(plans, []);
+    }
+
+    #[test]
+    fn a_short_membership_behind_one_that_is_still_delivered_waits_for_its_end() {
+        let mut queue = UserQueue::default();
+        queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
+        queue.attached(7);
+        assert_eq!(queue.state_changed(state_with(4, &[], &[member(7, 20, 3)]), &Resumed::default()), []);
+        assert_eq!(queue.state_changed(state(4, &[]), &Resumed::default()), []);
+        let plan = queue.ended(7, 15).unwrap();
+        assert_eq!((plan.conversation, plan.start), (7, Start::Join { seq: 20 }));
+        queue.attached(7);
+        assert_eq!(queue.ended(7, 22), None);
+        // One that the attaching read has shown already is not begun again.
+        queue.state_changed(state(5, &[member(7, 30, 5)]), &Resumed::default());
+        queue.attached(7);
+        queue.state_changed(state_with(8, &[], &[member(7, 40, 7)]), &Resumed::default());
+        assert_eq!((queue.ended(7, 45), queue.is_settled()), (None, true));
     }
 
     #[tokio::test]

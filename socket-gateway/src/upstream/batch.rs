@@ -82,9 +82,46 @@ impl<K: Clone, V> Runner<K, V> {
     }
 }
 
+/// Asks for all in one call, and where that is too much for one answer (`None`) for each half of it, and so on. The
+/// answers, and what is too much even alone.
+pub async fn in_parts<K, A, F>(asked: Vec<K>, ask: impl Fn(Vec<K>) -> F) -> Result<(Vec<A>, Vec<K>), Refusal>
+where
+    K: Clone,
+    F: Future<Output = Result<Option<Vec<A>>, Refusal>>,
+{
+    let (mut answers, mut too_large) = (Vec::new(), Vec::new());
+    let mut parts = vec![asked];
+    while let Some(mut part) = parts.pop() {
+        match ask(part.clone()).await? {
+            Some(more) => answers.extend(more),
+            None if part.len() > 1 => {
+                let second = part.split_off(part.len() / 2);
+                parts.extend([second, part]);
+            }
+            None => too_large.extend(part),
+        }
+    }
+    Ok((answers, too_large))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_too_much_for_one_answer_is_asked_for_in_halves() {
+        let calls = std::cell::RefCell::new(Vec::new());
+        let ask = |sizes: Vec<usize>| {
+            calls.borrow_mut().push(sizes.len());
+            let fits = sizes.iter().sum::<usize>() <= 10;
+            async move { Ok(fits.then_some(sizes)) }
+        };
+        let (answers, too_large) = in_parts(vec![4, 5, 6, 3, 11], ask).await.unwrap();
+        assert_eq!((answers, too_large), (vec![4, 5, 6, 3], vec![11]));
+        assert_eq!(*calls.borrow(), [5, 2, 3, 1, 2, 1, 1]);
+        let failing = |_| async { Err::<Option<Vec<()>>, _>(Refusal::unavailable("core is away")) };
+        assert!(in_parts(vec![1], failing).await.is_err());
+    }
 
     #[tokio::test]
     async fn what_waits_goes_along_in_one_call_and_each_gets_its_own_answer() {

@@ -1,7 +1,7 @@
 //! What the hub reads from core, and what sessions publish.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -11,18 +11,18 @@ use prost_types::Timestamp;
 use proto::{
     Code, EventType,
     rpc::v1::{
-        AckKind, AckOffset, AttachSubscription, AttachSubscriptionsRequest, AttachedSubscription,
+        AckKind, AckOffset, AttachSubscription, AttachSubscriptionsRequest, AttachedSubscription, KnownUser,
         PublishEphemeralRequest, ReadEventsRequest, ReadHeadsRequest, ReadUserStatesRequest, UserState as WireState,
         gateway_service_client::GatewayServiceClient, message_service_client::MessageServiceClient,
     },
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{
     Endpoints,
-    batch::{Batch, batch},
+    batch::{Batch, batch, in_parts},
 };
 use crate::{
     config,
@@ -35,7 +35,7 @@ use crate::{
 pub struct Core {
     endpoints: Endpoints,
     attaches: Batch<(i64, i64), Attached>,
-    states: Batch<i64, Arc<UserState>>,
+    states: Batch<(i64, Option<i64>), Arc<UserState>>,
     positions: Batch<AckOffset, ()>,
     log_reads: Arc<Semaphore>,
     log_page: u32,
@@ -66,7 +66,7 @@ impl Core {
         let run = async move {
             tokio::join!(
                 attach_runner.run(max, in_flight, stop.clone(), move |keys| attach_all(attaching.clone(), keys)),
-                state_runner.run(max, in_flight, stop.clone(), move |users| read_states(reading.clone(), users)),
+                state_runner.run(max, in_flight, stop.clone(), move |asked| read_states(reading.clone(), asked)),
                 position_runner.run(max, in_flight, stop, move |offsets| store_positions(storing.clone(), offsets)),
             );
         };
@@ -78,9 +78,9 @@ impl Core {
         self.attaches.get((user, conversation)).await
     }
 
-    /// A locking read of what the user may see.
-    pub async fn user_state(&self, user: i64) -> Result<Arc<UserState>, Refusal> {
-        self.states.get(user).await
+    /// A locking read of what the user may see, and of what came and went behind the `user_seq` that is known.
+    pub async fn user_state(&self, user: i64, known: Option<i64>) -> Result<Arc<UserState>, Refusal> {
+        self.states.get((user, known)).await
     }
 
     /// Heads of conversations, and the epoch; those that do not exist are left out.
@@ -217,36 +217,62 @@ async fn store_positions(core: Core, mut offsets: Vec<AckOffset>) -> Result<Vec<
     Ok(answers)
 }
 
-async fn read_states(core: Core, users: Vec<i64>) -> Result<Vec<Result<Arc<UserState>, Refusal>>, Refusal> {
-    let mut asked = users.clone();
-    asked.sort_unstable();
-    asked.dedup();
-    let first = spread(users.first().copied().unwrap_or(0), core.endpoints.count());
-    let max = core.max_answer;
-    let answer = core
-        .endpoints
-        .call(first, ReadUserStatesRequest { user_ids: asked }, |channel, request| async move {
-            GatewayServiceClient::new(channel).max_decoding_message_size(max).read_user_states(request).await
-        })
-        .await?;
+/// Users with many memberships may be too much for one answer: then their number is halved.
+async fn read_states(
+    core: Core,
+    asked: Vec<(i64, Option<i64>)>,
+) -> Result<Vec<Result<Arc<UserState>, Refusal>>, Refusal> {
+    let mut of_user: BTreeMap<i64, Option<i64>> = BTreeMap::new();
+    for (user, known) in &asked {
+        let lowest = of_user.entry(*user).or_default();
+        *lowest = [*lowest, *known].into_iter().flatten().min();
+    }
+    let (users, too_large) = in_parts(of_user.into_iter().collect(), |part| ask_states(&core, part)).await?;
     let states: HashMap<i64, Arc<UserState>> =
-        answer.users.into_iter().map(|state| (state.user_id, Arc::new(to_state(state)))).collect();
-    let unknown = || Refusal::new(Code::NotFound, "the token's subject is no user any more");
-    Ok(users.iter().map(|user| states.get(user).cloned().ok_or_else(unknown)).collect())
+        users.into_iter().map(|state| (state.user_id, Arc::new(to_state(state)))).collect();
+    for (user, _) in &too_large {
+        error!(user.id = user, limit_bytes = core.max_answer, "the state of a user is above core.max_answer");
+    }
+    let missing = |user: i64| match too_large.iter().any(|(large, _)| *large == user) {
+        true => Refusal::new(Code::Internal, "there are too many memberships to be read"),
+        false => Refusal::new(Code::NotFound, "the token's subject is no user any more"),
+    };
+    Ok(asked.iter().map(|(user, _)| states.get(user).cloned().ok_or_else(|| missing(*user))).collect())
+}
+
+/// `None`: the answer is larger than `core.max_answer`.
+async fn ask_states(core: &Core, asked: Vec<(i64, Option<i64>)>) -> Result<Option<Vec<WireState>>, Refusal> {
+    let known = asked.iter().filter_map(|(user_id, known)| Some(KnownUser { user_id: *user_id, user_seq: (*known)? }));
+    let message =
+        ReadUserStatesRequest { user_ids: asked.iter().map(|(user, _)| *user).collect(), known: known.collect() };
+    let first = spread(message.user_ids.first().copied().unwrap_or(0), core.endpoints.count());
+    let max = core.max_answer;
+    let answer = core.endpoints.call(first, message, |channel, request| async move {
+        let mut client = GatewayServiceClient::new(channel).max_decoding_message_size(max);
+        match client.read_user_states(request).await {
+            Ok(answer) => Ok(answer.map(Some)),
+            // What tonic says of a message above the limit.
+            Err(status) if status.code() == tonic::Code::OutOfRange => Ok(tonic::Response::new(None)),
+            Err(status) => Err(status),
+        }
+    });
+    Ok(answer.await?.map(|answer| answer.users))
 }
 
 fn to_state(state: WireState) -> UserState {
-    let mut memberships: Vec<Membership> = state
-        .memberships
-        .into_iter()
-        .map(|membership| Membership {
-            conversation: membership.conversation_id,
-            joined_seq: membership.joined_seq,
-            joined_user_seq: membership.joined_user_seq,
-        })
-        .collect();
+    let open = state.memberships.into_iter().map(|membership| Membership {
+        conversation: membership.conversation_id,
+        joined_seq: membership.joined_seq,
+        joined_user_seq: membership.joined_user_seq,
+    });
+    let mut memberships: Vec<Membership> = open.collect();
     memberships.sort_unstable_by_key(|membership| membership.conversation);
-    UserState { user_seq: state.user_seq, memberships }
+    let ended = state.ended.into_iter().map(|ended| Membership {
+        conversation: ended.conversation_id,
+        joined_seq: ended.joined_seq,
+        joined_user_seq: ended.joined_user_seq,
+    });
+    UserState { user_seq: state.user_seq, memberships, ended: ended.collect() }
 }
 
 pub(crate) fn now() -> Timestamp {

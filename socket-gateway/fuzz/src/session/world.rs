@@ -63,7 +63,7 @@ impl World {
                 self.requests.extend((0..answers).map(|_| Request::Detach { subscription }));
                 return Some(Input::Detaching { subscription, answers });
             }
-            Output::WatchUser { subscription } => drop(self.watching.insert(subscription, false)),
+            Output::WatchUser { subscription, .. } => drop(self.watching.insert(subscription, false)),
             Output::UnwatchUser { subscription } => drop(self.watching.remove(&subscription)),
             Output::Submit { conversation, ref submission } => {
                 self.requests.push(Request::Send { conversation, no: submission.no });
@@ -125,7 +125,7 @@ impl World {
                 Membership { conversation, joined_seq: joined_seq.max(1), joined_user_seq: self.user_seq }
             })
             .collect();
-        let state = Arc::new(UserState { user_seq: self.user_seq, memberships });
+        let state = Arc::new(UserState { user_seq: self.user_seq, memberships, ended: Vec::new() });
         Some(Input::Event(Event::UserState { subscription: *subscription, state }))
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         destination::Topic,
         frames::{self, About},
         request::Resume,
-        subscriptions::{Plan, Subscription},
+        subscriptions::{Plan, Subscription, UserQueue},
     },
     stomp::Subscribe,
 };
@@ -62,8 +62,9 @@ impl Machine {
                 self.subscriptions.push(subscription);
             }
             Topic::UserEvents => {
-                subscription.queue = Some(Box::default());
-                self.outputs.put(Output::WatchUser { subscription: no });
+                let queue = Box::<UserQueue>::default();
+                self.outputs.put(Output::WatchUser { subscription: no, known: queue.known(&self.resumed) });
+                subscription.queue = Some(queue);
                 self.subscriptions.push(subscription);
             }
             Topic::Errors => {
@@ -221,7 +222,8 @@ impl Machine {
                 && queue.retry_at.is_some_and(|at| at <= now)
             {
                 queue.retry_at = None;
-                self.outputs.put(Output::WatchUser { subscription: subscription.no });
+                let known = queue.known(&self.resumed);
+                self.outputs.put(Output::WatchUser { subscription: subscription.no, known });
             }
         }
     }

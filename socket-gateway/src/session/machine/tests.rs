@@ -462,11 +462,11 @@ async fn the_users_queue_is_receipted_when_every_conversation_is_attached() {
     let mut session = Driven::listening();
     session.frame("SEND\ndestination:/app/resume\n\n{\"conversations\":{\"7\":{\"seq\":3}}}\0");
     let outputs = session.frame("SUBSCRIBE\nid:q\ndestination:/user/queue/events\nreceipt:r\n\n\0");
-    let [Output::WatchUser { subscription }] = outputs[..] else { panic!("{outputs:?}") };
+    let [Output::WatchUser { subscription, known: None }] = outputs[..] else { panic!("{outputs:?}") };
     let too_late = session.frame("SEND\ndestination:/app/resume\n\n{}\0");
     assert_eq!(refused(&too_late), "resume_too_late");
     let member = |conversation| Membership { conversation, joined_seq: 1, joined_user_seq: 1 };
-    let state = Arc::new(UserState { user_seq: 2, memberships: vec![member(7), member(8)] });
+    let state = Arc::new(UserState { user_seq: 2, memberships: vec![member(7), member(8)], ended: Vec::new() });
     let outputs = session.event(Event::UserState { subscription, state });
     let starts: Vec<_> = outputs
         .iter()
@@ -490,9 +490,9 @@ async fn the_users_queue_is_receipted_when_every_conversation_is_attached() {
 async fn when_a_timer_ends_the_session_the_others_that_are_due_do_nothing() {
     let mut session = Driven::open();
     let outputs = session.frame("SUBSCRIBE\nid:q\ndestination:/user/queue/events\n\n\0");
-    let [Output::WatchUser { subscription }] = outputs[..] else { panic!("{outputs:?}") };
+    let [Output::WatchUser { subscription, .. }] = outputs[..] else { panic!("{outputs:?}") };
     let member = Membership { conversation: 7, joined_seq: 1, joined_user_seq: 1 };
-    let state = Arc::new(UserState { user_seq: 2, memberships: vec![member] });
+    let state = Arc::new(UserState { user_seq: 2, memberships: vec![member], ended: Vec::new() });
     session.event(Event::UserState { subscription, state });
     // The conversation is tried again after a while.
     let refusal = Refusal::unavailable("core is away");
