@@ -15,7 +15,7 @@ use tracing::info;
 
 use crate::{
     config::Config,
-    hub::{Backend, Hub, Limits, Shard, Timing},
+    hub::{Backend, Budget, Hub, Limits, Shard, Timing},
     metrics::Metrics,
     registration::{ConnectionsTask, Incarnations, InterestTask},
     session::{Services, Settings, Users},
@@ -81,10 +81,10 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         }
     };
     critical(&process, "connections", last_session_ended.clone(), Box::pin(registering));
-    let backend = Backend { interest, core: core.clone() };
+    let budget = Budget::new(config.hub.replay_bytes, config.core.log_page_bytes);
+    let backend = Backend { interest, core: core.clone(), budget };
     for inputs in inputs {
-        let shard =
-            Shard::new(Limits::from(&config.hub), Timing::from(&config.hub), backend.clone(), Arc::clone(&metrics));
+        let shard = Shard::new(Limits::from(&config), Timing::from(&config.hub), backend.clone(), Arc::clone(&metrics));
         until_stop("shard", Box::pin(shard.run(inputs, stop.clone())));
     }
 

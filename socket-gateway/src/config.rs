@@ -69,6 +69,8 @@ Core {
     log_reads: usize,
     log_page: u32,
     #[serde(with = "bytes")]
+    log_page_bytes: usize,
+    #[serde(with = "bytes")]
     max_answer: usize,
 });
 
@@ -109,8 +111,12 @@ Hub {
     ring_events: usize,
     #[serde(with = "bytes")]
     ring_bytes: usize,
+    #[serde(with = "duration")]
+    ring_age: Duration,
     #[serde(with = "bytes")]
     pending_bytes: usize,
+    #[serde(with = "bytes")]
+    replay_bytes: usize,
     #[serde(with = "duration")]
     linger: Duration,
     #[serde(with = "duration")]
@@ -220,6 +226,9 @@ impl Stomp {
     }
 }
 
+/// What a semaphore can count, and more than anybody wants.
+const REPLAY_BYTES_MAX: usize = 4 << 30;
+
 impl Validate for Config {
     fn validate(&self) -> Result<(), String> {
         let id_is_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
@@ -231,6 +240,7 @@ impl Validate for Config {
             ("core.batches_in_flight", self.core.batches_in_flight),
             ("core.log_reads", self.core.log_reads),
             ("core.log_page", self.core.log_page as usize),
+            ("core.log_page_bytes", self.core.log_page_bytes),
             ("registration.read_count", self.registration.read_count),
             ("registration.batch", self.registration.batch),
             ("hub.queue", self.hub.queue),
@@ -245,7 +255,7 @@ impl Validate for Config {
             return Err(format!("{key} must be above 0"));
         }
         let client_url = &self.sockjs.client_url;
-        let rules: [(bool, &str); 15] = [
+        let rules: [(bool, &str); 16] = [
             (
                 !self.gateway.id.is_empty() && self.gateway.id.chars().all(id_is_safe),
                 "gateway.id must be letters, digits, dashes and dots",
@@ -262,6 +272,10 @@ impl Validate for Config {
             (
                 self.core.request_timeout < self.hub.attach_timeout,
                 "hub.attach_timeout must be longer than core.request_timeout",
+            ),
+            (
+                self.core.log_page_bytes <= self.hub.replay_bytes && self.hub.replay_bytes <= REPLAY_BYTES_MAX,
+                "hub.replay_bytes must not be below core.log_page_bytes, nor above 4GiB",
             ),
             (!self.hub.compare_interval.is_zero(), "hub.compare_interval must be above 0s"),
             (
@@ -328,6 +342,7 @@ pub mod tests {
             ("LIMITS__MESSAGE_BODY", "300KiB", ["limits.message_body", "stomp.max_body"]),
             ("LIMITS__OUTGOING", "64KiB", ["limits.replay_low_water", "limits.outgoing"]),
             ("SHUTDOWN__GRACE", "9s", ["shutdown.grace", "drain.window"]),
+            ("HUB__REPLAY_BYTES", "128KiB", ["hub.replay_bytes", "core.log_page_bytes"]),
             ("CORE__REQUEST_TIMEOUT", "20s", ["hub.attach_timeout", "core.request_timeout"]),
         ] {
             let message = load(&[(key, value)]).unwrap_err();

@@ -5,9 +5,11 @@
 //! the shard's task, and comes back as inputs. Sessions and the stream's reader send inputs through bounded queues and
 //! wait when those are full; a shard never waits for a session.
 
+mod budget;
 mod conversation;
 mod event;
 mod head;
+mod pages;
 mod pending;
 mod ring;
 mod shard;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use proto::stream_entry::StreamEntry;
 use tokio::sync::mpsc;
 
+pub use budget::Budget;
 pub use conversation::{Attached, Limits, Page};
 pub use event::{Event, Visible};
 pub use head::Head;

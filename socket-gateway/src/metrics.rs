@@ -48,7 +48,12 @@ pub struct Metrics {
     pub closes: Family<[(&'static str, u16); 1], Counter>,
     pub refusals: ByLabel,
     pub deliveries: Counter,
-    pub replayed: Counter,
+    replayed_ring: Counter,
+    replayed_log: Counter,
+    /// Of the event log, for those who come back.
+    pub log_pages: Counter,
+    /// Times that one was used by one more, without being read again.
+    pub log_pages_shared: Counter,
     dropped: ByLabel,
     pub gaps: Counter,
     pub fills_log: Counter,
@@ -82,7 +87,10 @@ impl Metrics {
             closes: Family::default(),
             refusals: Family::default(),
             deliveries: Counter::<u64, AtomicU64>::default(),
-            replayed: Counter::default(),
+            replayed_ring: Counter::default(),
+            replayed_log: Counter::default(),
+            log_pages: Counter::default(),
+            log_pages_shared: Counter::default(),
             dropped: Family::default(),
             gaps: Counter::default(),
             fills_log: Counter::default(),
@@ -118,7 +126,13 @@ impl Metrics {
         r.register("closes", "Connections ended by this gateway, by close code", self.closes.clone());
         r.register("refusals", "Refusals and ERROR frames, by code", self.refusals.clone());
         r.register("deliveries", "Live MESSAGE frames queued for sessions", self.deliveries.clone());
-        r.register("replayed", "Replayed MESSAGE frames queued for sessions", self.replayed.clone());
+        let help = "Replayed MESSAGE frames queued for sessions, from the ring";
+        r.register("replayed_ring", help, self.replayed_ring.clone());
+        let help = "Replayed MESSAGE frames queued for sessions, from the event log";
+        r.register("replayed_log", help, self.replayed_log.clone());
+        r.register("log_pages", "Pages of the event log read for clients that come back", self.log_pages.clone());
+        let help = "Times that such a page was used by one more client, without being read again";
+        r.register("log_pages_shared", help, self.log_pages_shared.clone());
         r.register("dropped", "Events not delivered, by reason", self.dropped.clone());
         r.register("gaps", "Gaps found in the live events of a conversation", self.gaps.clone());
         r.register("fills_log", "Pages of the event log read to fill gaps", self.fills_log.clone());
@@ -151,6 +165,13 @@ impl Metrics {
             Tier::Log => "log",
         };
         self.resumed.get_or_create(&[("tier", tier)]).inc();
+    }
+
+    pub fn replayed_from(&self, tier: Tier) {
+        match tier {
+            Tier::Log => self.replayed_log.inc(),
+            Tier::Live | Tier::Ring => self.replayed_ring.inc(),
+        };
     }
 
     pub fn refused(&self, code: Code) {

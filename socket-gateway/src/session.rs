@@ -20,6 +20,6 @@ pub use lane::{Retry, Run};
 pub use machine::{Input, Machine, Output, Settings, Verified};
 #[cfg(test)]
 pub use outgoing::tests as outgoing_tests;
-pub use outgoing::{Class, Event, Outgoing, Pulled, Pushed, Sink, Unflushed, Waiter};
+pub use outgoing::{Class, Event, Outgoing, Pulled, Pushed, Reserved, Sink, Unflushed, Waiter};
 pub use serve::{Services, Users, serve};
 pub use transactions::Limits as HeldLimits;

@@ -165,6 +165,10 @@ impl GatewayService for Gateway {
         let limit = if request.limit > 0 { (request.limit as usize).min(MAX_EVENTS) } else { MAX_EVENTS };
         // Seqs begin at 1.
         let after_seq = request.after_seq.max(0);
+        let max_bytes = match request.max_bytes as usize {
+            0 => MAX_EVENT_BYTES,
+            asked => asked.min(MAX_EVENT_BYTES),
+        };
         let rows = read::events(self.0.db.pool(), id, after_seq, up_to, limit).await?;
         let complete = match rows.first() {
             Some(first) => first.seq == after_seq + 1,
@@ -174,7 +178,7 @@ impl GatewayService for Gateway {
         let events = rows.into_iter().take_while(|event| {
             let first = bytes == 0;
             bytes += event.payload.len();
-            first || bytes <= MAX_EVENT_BYTES
+            first || bytes <= max_bytes
         });
         let events = events.map(|event| LoggedEvent {
             event_id: event.event_id,

@@ -69,11 +69,12 @@ async fn a_gateway_reads_who_may_see_what_and_the_log() {
     assert_eq!((state(bob.id).user_seq, state(bob.id).memberships.len()), (2, 0));
     assert!(users.iter().all(|user| user.ended.is_empty()), "nobody has said what they know");
 
-    let read = |after_seq: i64, limit: u32| {
-        let asked = ReadEventsRequest { conversation_id: channel, after_seq, up_to_seq: 0, limit };
+    let read_bytes = |after_seq: i64, limit: u32, max_bytes: u32| {
+        let asked = ReadEventsRequest { conversation_id: channel, after_seq, up_to_seq: 0, limit, max_bytes };
         let (mut gateway, asked) = (gateway.clone(), service.request(asked));
         async move { gateway.read_events(asked).await.unwrap().into_inner() }
     };
+    let read = |after_seq: i64, limit: u32| read_bytes(after_seq, limit, 0);
     let log = read(0, 0).await;
     let types: Vec<&str> = log.events.iter().map(|event| event.r#type.as_str()).collect();
     assert_eq!(types, ["CONVERSATION_CREATED", "USER_JOINED", "USER_LEFT", "MESSAGE"]);
@@ -82,6 +83,11 @@ async fn a_gateway_reads_who_may_see_what_and_the_log() {
     let page = read(1, 2).await;
     assert_eq!(page.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [2, 3]);
     assert!(page.complete && read(4, 0).await.complete && read(i64::MAX, 0).await.events.is_empty());
+
+    let sizes: Vec<usize> = log.events.iter().map(|event| event.payload.len()).collect();
+    for (bytes, events) in [(1, 1), (sizes[0] + sizes[1], 2), (sizes[0] + sizes[1] + sizes[2] - 1, 2)] {
+        assert_eq!(read_bytes(0, 0, bytes as u32).await.events.len(), events, "{bytes} of {sizes:?}");
+    }
 
     // What the log no longer holds is said, not passed over.
     sqlx::query("DELETE FROM message_producer_outbox WHERE conversation_id = ? AND seq < 3")

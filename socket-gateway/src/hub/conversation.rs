@@ -6,12 +6,14 @@
 //! The conversation has a *position*: every event up to it was applied here. A live event is applied only when it is
 //! the next one; a lower one is a duplicate; a higher one waits until the gap is filled from core's log. Subscribers
 //! whose cursor is the position are *members* of a group and get each event as it is applied, one encoded frame for all
-//! that share the start of their frames. The others are *followers* with a cursor of their own (see [`follower`]).
+//! that share the start of their frames. The others are *followers* with a cursor of their own (see [`follower`] and
+//! [`paging`]).
 
 mod follower;
 mod group;
+mod paging;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chassis::seeded::{self, Bug};
 use proto::{
@@ -26,7 +28,9 @@ use self::{
 };
 use super::{
     Arrival, Attach, Scope, Stamp, SubscriptionKey,
+    budget::Room,
     event::{self, Event, Kind, Visible},
+    pages::Pages,
     pending::Pending,
     ring::Ring,
 };
@@ -42,12 +46,16 @@ use crate::{
 pub struct Limits {
     pub ring_events: usize,
     pub ring_bytes: usize,
+    pub ring_age: Duration,
     pub pending_bytes: usize,
+    /// A page of the log.
+    pub page_bytes: usize,
 }
 
-impl From<&config::Hub> for Limits {
-    fn from(hub: &config::Hub) -> Self {
-        Self { ring_events: hub.ring_events, ring_bytes: hub.ring_bytes, pending_bytes: hub.pending_bytes }
+impl From<&config::Config> for Limits {
+    fn from(config: &config::Config) -> Self {
+        let config::Hub { ring_events, ring_bytes, ring_age, pending_bytes, .. } = config.hub;
+        Self { ring_events, ring_bytes, ring_age, pending_bytes, page_bytes: config.core.log_page_bytes }
     }
 }
 
@@ -62,13 +70,23 @@ pub struct Attached {
 }
 
 /// A page of the event log; the head was read under a lock, before the rows.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub struct Page {
     pub events: Vec<Arc<Event>>,
     pub head: i64,
     pub epoch: i64,
     /// False: the log no longer holds the first seq that was asked for.
     pub complete: bool,
+    /// What it takes in memory, where it is kept.
+    pub room: Option<Room>,
+}
+
+impl Page {
+    /// The same in a room, of which it takes what it needs.
+    pub fn within(self, mut room: Room) -> Self {
+        room.keep(self.events.iter().map(|event| event.size()).sum());
+        Self { room: Some(room), ..self }
+    }
 }
 
 /// Who reads the log.
@@ -76,7 +94,8 @@ pub struct Page {
 pub enum Reader {
     /// The conversation itself, for a gap.
     Fill,
-    Follower(SubscriptionKey),
+    /// Those who replay.
+    Followers,
 }
 
 /// A read of the log, with what was known when it began: only that may be compared with its answer.
@@ -116,8 +135,16 @@ pub struct Conversation {
     /// Raised when what was read before must not be used.
     generation: u64,
     ring: Ring,
+    ring_age: Duration,
     pending: Pending,
     filling: bool,
+    /// Of the log, for followers.
+    pages: Pages,
+    page_bytes: usize,
+    /// A page is on its way.
+    paging: bool,
+    /// The next page is read from here on, if somebody waits there.
+    paged_to: i64,
     groups: Groups,
     followers: Vec<Follower>,
     /// Not attached yet: to be announced, or being read.
@@ -143,8 +170,13 @@ impl Conversation {
             wanted: 0,
             generation: 0,
             ring: Ring::new(limits.ring_events, limits.ring_bytes),
+            ring_age: limits.ring_age,
             pending: Pending::new(limits.pending_bytes),
             filling: false,
+            pages: Pages::default(),
+            page_bytes: limits.page_bytes,
+            paging: false,
+            paged_to: 0,
             groups: Groups::default(),
             followers: Vec::new(),
             waiting: Vec::new(),
@@ -287,7 +319,7 @@ impl Conversation {
     pub fn log_was_read(&mut self, read: LogRead, result: Result<Page, Refusal>, now: Instant) {
         match read.reader {
             Reader::Fill => self.filled(read, result),
-            Reader::Follower(key) => self.follower_read(key, read, result),
+            Reader::Followers => self.page_was_read(read, result),
         }
         self.note_idle(now);
     }
@@ -416,7 +448,7 @@ impl Conversation {
             // The text must not come out of any memory; pages that are being read may hold it too.
             self.ring.forget(event.target_seq);
             self.generation += 1;
-            self.followers.iter_mut().for_each(|follower| follower.page.clear());
+            self.pages.clear();
         }
         self.ring.push(Arc::clone(event));
         let queued = self.groups.push(self.id, event, &self.metrics, &mut self.unflushed);
@@ -446,11 +478,8 @@ impl Conversation {
         self.generation += 1;
         self.metrics.resets.inc();
         self.skip_to(position);
-        for mut follower in std::mem::take(&mut self.followers) {
-            follower.page.clear();
-            follower.start_over = true;
-            self.followers.push(follower);
-        }
+        self.pages.clear();
+        self.followers.iter_mut().for_each(|follower| follower.start_over = true);
         self.advance_followers(|_| true);
     }
 
@@ -477,7 +506,14 @@ impl Conversation {
         }
     }
 
-    /// Looks whether anybody is subscribed; to be called now and then, for the last one may leave by an event.
+    /// To be called now and then: the last subscriber may have left by an event, and what is kept gets old.
+    pub fn tick(&mut self, now: Instant) {
+        self.note_idle(now);
+        self.ring.age(now, self.ring_age);
+        self.pages.tick();
+    }
+
+    /// Looks whether anybody is subscribed.
     pub fn note_idle(&mut self, now: Instant) {
         let idle = self.waiting.is_empty() && self.followers.is_empty() && self.groups.is_empty();
         self.idle_since = if idle { self.idle_since.or(Some(now)) } else { None };

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    Arrival, Input, SubscriptionKey, UserState,
-    conversation::{self, Attached, Conversation, LogRead, Page},
+    Arrival, Budget, Input, SubscriptionKey, UserState,
+    conversation::{self, Attached, Conversation, LogRead, Page, Reader},
     event::Event,
     user::{self, User},
 };
@@ -40,6 +40,7 @@ const COMPARE_BATCH: usize = 500;
 pub struct Backend {
     pub interest: Interest,
     pub core: Core,
+    pub budget: Budget,
 }
 
 /// Times of a shard.
@@ -355,7 +356,7 @@ impl Shard {
         let over = |since: Option<Instant>| since.is_some_and(|since| now.duration_since(since) >= linger);
         let mut released: Vec<Key> = Vec::new();
         self.conversations.retain(|id, conversation| {
-            conversation.note_idle(now);
+            conversation.tick(now);
             let keep = !over(conversation.idle_since());
             if !keep {
                 released.push(Key::Conversation(*id));
@@ -430,7 +431,7 @@ impl Shard {
                     }
                 }
             }
-            let Backend { interest, core } = self.backend.clone();
+            let Backend { interest, core, .. } = self.backend.clone();
             let keys = keys.to_vec();
             self.answers.push(Box::pin(async move {
                 if !doubt {
@@ -464,7 +465,7 @@ impl Shard {
         self.unflushed.append(&mut conversation.unflushed);
         let life = conversation.life;
         for effect in std::mem::take(&mut conversation.effects) {
-            let Backend { interest, core } = self.backend.clone();
+            let Backend { interest, core, budget } = self.backend.clone();
             let timeout = self.timing.attach_timeout;
             self.answers.push(match effect {
                 conversation::Effect::Announce => Box::pin(async move {
@@ -477,7 +478,14 @@ impl Shard {
                 }),
                 conversation::Effect::ReadLog(read) => Box::pin(async move {
                     wait_before(read.tries).await;
-                    let result = core.read_events(id, read.after, read.up_to, read.epoch).await;
+                    let result = match read.reader {
+                        Reader::Fill => core.read_gap(id, read.after, read.up_to, read.epoch).await,
+                        Reader::Followers => {
+                            let room = budget.room().await;
+                            let page = core.read_page(id, read.after, read.up_to, read.epoch).await;
+                            page.map(|page| page.within(room))
+                        }
+                    };
                     Answer::LogRead { conversation: id, life, read, result }
                 }),
             });
@@ -488,7 +496,7 @@ impl Shard {
         let Some(user) = self.users.get_mut(&id) else { return };
         let life = user.life;
         for effect in std::mem::take(&mut user.effects) {
-            let Backend { interest, core } = self.backend.clone();
+            let Backend { interest, core, .. } = self.backend.clone();
             let timeout = self.timing.attach_timeout;
             self.answers.push(match effect {
                 user::Effect::Announce => Box::pin(async move {

@@ -8,7 +8,8 @@
 //!
 //! Frames are bounded in bytes: over the bound unsequenced ones are dropped first, and if that does not suffice the
 //! session has *overflowed*: the queue is emptied, takes nothing more, and the session ends itself as a slow consumer.
-//! Replay is not counted, because who feeds it waits for the queue to run low ([`Outgoing::wait_for_low_water`]). Events
+//! Replay is not counted, because who feeds it waits for the queue to run low ([`Outgoing::wait_for_low_water`]), with
+//! what is on its way to it ([`Outgoing::reserve`]). Events
 //! are bounded by what the session has asked for: each answers one request, ends one subscription, or is a note that has
 //! come along with a frame.
 
@@ -140,6 +141,8 @@ struct State {
     counted: usize,
     /// Bytes of replayed frames.
     replayed: usize,
+    /// Bytes of a replay that are on their way here.
+    reserved: usize,
     events: Vec<Event>,
     waiters: Vec<Waiter>,
     /// Somebody will flush it soon.
@@ -170,6 +173,23 @@ pub struct News {
 /// Queues that were delivered to and have still to be flushed.
 pub type Unflushed = Vec<Arc<Outgoing>>;
 
+/// Bytes that are on their way to a queue, until this is dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    outgoing: Arc<Outgoing>,
+    bytes: usize,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut state = self.outgoing.lock();
+        state.reserved -= self.bytes;
+        if state.is_low(self.outgoing.low_water) && !state.waiters.is_empty() {
+            wake(state);
+        }
+    }
+}
+
 impl Outgoing {
     /// `limit`: counted bytes over which the session is a slow consumer. `low_water`: bytes under which replay goes on.
     pub fn new(sink: Sink, encoding: Encoding, (limit, low_water): (usize, usize), metrics: Arc<Metrics>) -> Self {
@@ -179,6 +199,7 @@ impl Outgoing {
             written: 0,
             counted: 0,
             replayed: 0,
+            reserved: 0,
             events: Vec::new(),
             waiters: Vec::new(),
             dirty: false,
@@ -259,7 +280,7 @@ impl Outgoing {
             return;
         }
         state.write(now, &self.metrics);
-        let low = state.backlog() < self.low_water;
+        let low = state.is_low(self.low_water);
         if state.blocked || state.broken || (low && !state.waiters.is_empty()) {
             wake(state);
         }
@@ -275,7 +296,7 @@ impl Outgoing {
         if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
-        let low = state.backlog() < self.low_water && !state.waiters.is_empty();
+        let low = state.is_low(self.low_water) && !state.waiters.is_empty();
         if state.events.is_empty() && !low && !state.overflowed && !state.broken {
             return Poll::Pending;
         }
@@ -310,7 +331,7 @@ impl Outgoing {
         let mut state = self.lock();
         let frames = state.take(bytes, &self.metrics);
         if !frames.is_empty() {
-            if state.backlog() < self.low_water && !state.waiters.is_empty() {
+            if state.is_low(self.low_water) && !state.waiters.is_empty() {
                 wake(state);
             }
             return Poll::Ready(Pulled::Frames(frames));
@@ -357,11 +378,17 @@ impl Outgoing {
     /// True when the caller must wait: it will be told through the session's task when the queue has run low.
     pub fn wait_for_low_water(&self, waiter: Waiter) -> bool {
         let mut state = self.lock();
-        let wait = state.backlog() >= self.low_water && !state.closed && !state.overflowed;
+        let wait = !state.is_low(self.low_water) && !state.closed && !state.overflowed;
         if wait && !state.waiters.contains(&waiter) {
             state.waiters.push(waiter);
         }
         wait
+    }
+
+    /// So many bytes are on their way here: other replays wait for them too.
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Reserved {
+        self.lock().reserved += bytes;
+        Reserved { outgoing: Arc::clone(self), bytes }
     }
 
     /// Takes nothing more; what waits is dropped, where the client can't come for it.
@@ -427,6 +454,11 @@ impl State {
 
     fn backlog(&self) -> usize {
         self.counted + self.replayed
+    }
+
+    /// A replay may go on.
+    fn is_low(&self, low_water: usize) -> bool {
+        self.backlog() + self.reserved < low_water
     }
 
     fn take(&mut self, bytes: usize, metrics: &Metrics) -> Vec<Bytes> {

@@ -37,8 +37,11 @@ pub struct Core {
     attaches: Batch<(i64, i64), Attached>,
     states: Batch<(i64, Option<i64>), Arc<UserState>>,
     positions: Batch<AckOffset, ()>,
-    log_reads: Arc<Semaphore>,
+    /// Gaps in what is delivered live do not wait for those who come back.
+    gap_reads: Arc<Semaphore>,
+    page_reads: Arc<Semaphore>,
     log_page: u32,
+    log_page_bytes: u32,
     max_answer: usize,
 }
 
@@ -57,8 +60,10 @@ impl Core {
             attaches,
             states,
             positions,
-            log_reads: Arc::new(Semaphore::new(config.log_reads)),
+            gap_reads: Arc::new(Semaphore::new(config.log_reads)),
+            page_reads: Arc::new(Semaphore::new(config.log_reads)),
             log_page: config.log_page,
+            log_page_bytes: u32::try_from(config.log_page_bytes).unwrap_or(u32::MAX),
             max_answer: config.max_answer,
         };
         let (max, in_flight) = (config.batch, config.batches_in_flight);
@@ -95,14 +100,26 @@ impl Core {
         Ok((answer.heads.into_iter().map(|head| (head.conversation_id, head.head_seq)).collect(), answer.epoch))
     }
 
-    /// A page of the log: `after < seq <= up_to` (0: the head). `epoch` goes into the frames' headers.
-    pub async fn read_events(&self, conversation: i64, after: i64, up_to: i64, epoch: i64) -> Result<Page, Refusal> {
-        let _permit = self.log_reads.acquire().await.map_err(|_| Refusal::unavailable("the gateway is going away"))?;
+    /// What of the log is missing in live delivery: `after < seq <= up_to` (0: the head), at most a page. `epoch` goes
+    /// into the frames' headers.
+    pub async fn read_gap(&self, conversation: i64, after: i64, up_to: i64, epoch: i64) -> Result<Page, Refusal> {
+        let _permit = self.gap_reads.acquire().await;
+        self.read_events(conversation, after, up_to, epoch).await
+    }
+
+    /// The same for those who come back.
+    pub async fn read_page(&self, conversation: i64, after: i64, up_to: i64, epoch: i64) -> Result<Page, Refusal> {
+        let _permit = self.page_reads.acquire().await;
+        self.read_events(conversation, after, up_to, epoch).await
+    }
+
+    async fn read_events(&self, conversation: i64, after: i64, up_to: i64, epoch: i64) -> Result<Page, Refusal> {
         let message = ReadEventsRequest {
             conversation_id: conversation,
             after_seq: after,
             up_to_seq: up_to,
             limit: self.log_page,
+            max_bytes: self.log_page_bytes,
         };
         let max = self.max_answer;
         let first = spread(conversation, self.endpoints.count());
@@ -119,7 +136,8 @@ impl Core {
                 None
             }
         });
-        Ok(Page { events: events.collect(), head: answer.head_seq, epoch: answer.epoch, complete: answer.complete })
+        let (events, complete) = (events.collect(), answer.complete);
+        Ok(Page { events, head: answer.head_seq, epoch: answer.epoch, complete, room: None })
     }
 
     /// TYPING of a user, to whoever follows the conversation; not stored.

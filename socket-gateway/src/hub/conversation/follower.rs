@@ -1,11 +1,11 @@
 //! Followers: subscribers with a cursor of their own.
 //!
-//! A follower is *behind* while it replays (from the ring, else from pages of the log, paced by its session's queue),
-//! and *ahead* while its cursor is a head that the conversation has not reached. When cursor and position meet it
+//! A follower is *behind* while it replays (from the ring, else from pages of the log that it has in common with the
+//! others, paced by its session's queue), and *ahead* while its cursor is a head that the conversation has not reached. When cursor and position meet it
 //! becomes a member. RESUMED is the first that a subscriber gets; where the log must be read, it waits for the first
 //! page, because only that tells whether the log still holds what was asked for.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::{
@@ -14,7 +14,7 @@ use proto::{
 };
 
 use super::{
-    Attached, Conversation, Effect, LogRead, Member, Page, Reader,
+    Attached, Conversation, Member,
     group::{delivered, resumed_frame},
 };
 use crate::{
@@ -23,18 +23,17 @@ use crate::{
         event::{Event, Kind, Visible},
     },
     refusal::Refusal,
-    session::{self, Class, Pushed, Waiter},
+    session::{self, Class, Pushed, Reserved, Waiter},
 };
 
-/// A subscription is refused when the log can't be read for its first page so often.
-const OPENING_TRIES: u32 = 5;
+/// What a missed event is taken for, bytes, while nobody knows.
+const EXPECTED_EVENT: usize = 512;
 
 #[derive(Debug)]
 pub struct Follower {
     pub attach: Attach,
     /// The last seq that it got, or that it may not see.
     pub cursor: i64,
-    pub page: VecDeque<Arc<Event>>,
     /// What it was told is of another past: it goes on from the position.
     pub start_over: bool,
     visible: Visible,
@@ -42,7 +41,10 @@ pub struct Follower {
     head: i64,
     /// RESUMED was not sent yet.
     opening: bool,
-    reading: bool,
+    /// It waits for a page, which will take some of its session's queue.
+    waiting: Option<Reserved>,
+    /// The last seq of the page that it reads.
+    page_until: i64,
     /// Its session's queue will say when to go on.
     paused: bool,
 }
@@ -57,7 +59,16 @@ enum Next {
 impl Follower {
     /// Something else will move it on.
     pub fn is_busy(&self) -> bool {
-        self.reading || self.paused
+        self.waiting.is_some() || self.paused
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// It was told nothing yet.
+    pub fn is_opening(&self) -> bool {
+        self.opening
     }
 }
 
@@ -85,12 +96,12 @@ impl Conversation {
         let mut follower = Follower {
             attach,
             cursor,
-            page: VecDeque::new(),
             start_over: false,
             visible,
             head,
             opening: true,
-            reading: false,
+            waiting: None,
+            page_until: 0,
             paused: false,
         };
         // Where nothing is to be read from the log, what is said first is known now.
@@ -106,7 +117,8 @@ impl Conversation {
             self.say_resumed(&mut follower, recovered, tier);
         }
         self.followers.push(follower);
-        self.advance_followers(|follower| !follower.is_busy());
+        self.advance_one(self.followers.len() - 1);
+        self.read_page();
     }
 
     /// For somebody who may see nothing of it at all.
@@ -122,30 +134,6 @@ impl Conversation {
         attach.outgoing.notify(ended(attach, at_seq, false));
     }
 
-    pub(super) fn follower_read(&mut self, key: SubscriptionKey, read: LogRead, result: Result<Page, Refusal>) {
-        let Some(index) = self.followers.iter().position(|follower| follower.attach.key == key) else { return };
-        let follower = &mut self.followers[index];
-        match result {
-            Err(refusal) if follower.opening && read.tries >= OPENING_TRIES => {
-                super::refuse(&follower.attach, &refusal);
-                self.followers.swap_remove(index);
-            }
-            Err(_) => self.effects.push(Effect::ReadLog(LogRead { tries: read.tries + 1, ..read })),
-            Ok(page) => {
-                follower.reading = false;
-                if read.generation == self.generation {
-                    // Where the log does not go on at the cursor, it no longer holds what is missing.
-                    if page.events.first().is_some_and(|event| event.seq <= follower.cursor + 1) {
-                        follower.page.extend(page.events);
-                    } else {
-                        follower.start_over = true;
-                    }
-                }
-                self.advance_followers(|follower| follower.attach.key == key);
-            }
-        }
-    }
-
     /// The session's queue has run low.
     pub fn go_on(&mut self, key: SubscriptionKey) {
         if let Some(follower) = self.followers.iter_mut().find(|follower| follower.attach.key == key) {
@@ -156,15 +144,28 @@ impl Conversation {
 
     /// Gives the chosen followers what can be given now.
     pub(super) fn advance_followers(&mut self, chosen: impl Fn(&Follower) -> bool) {
-        for mut follower in std::mem::take(&mut self.followers) {
-            let next = if chosen(&follower) { self.advance(&mut follower) } else { Next::Stays };
-            match next {
-                Next::Stays => self.followers.push(follower),
-                Next::Gone => {}
-                Next::Joins => {
-                    let Attach { key, user, head, outgoing, .. } = follower.attach;
-                    self.groups.add(&head, Member { key, user, outgoing });
-                }
+        // From the end: one that leaves is replaced by one that had its turn.
+        for index in (0..self.followers.len()).rev() {
+            if chosen(&self.followers[index]) {
+                self.advance_one(index);
+            }
+        }
+        self.read_page();
+    }
+
+    /// There may be thousands of others: they are left where they are.
+    fn advance_one(&mut self, index: usize) {
+        let mut follower = self.followers.swap_remove(index);
+        match self.advance(&mut follower) {
+            Next::Stays => {
+                self.followers.push(follower);
+                let last = self.followers.len() - 1;
+                self.followers.swap(index, last);
+            }
+            Next::Gone => {}
+            Next::Joins => {
+                let Attach { key, user, head, outgoing, .. } = follower.attach;
+                self.groups.add(&head, Member { key, user, outgoing });
             }
         }
     }
@@ -173,7 +174,7 @@ impl Conversation {
         let Some(position) = self.position else { return Next::Stays };
         if follower.start_over {
             follower.start_over = false;
-            follower.page.clear();
+            follower.waiting = None;
             follower.cursor = position;
             self.say_resumed(follower, false, Tier::Live);
         }
@@ -191,25 +192,36 @@ impl Conversation {
             }
             let key = follower.attach.key;
             let waiter = Waiter { subscription: key.subscription, conversation: self.id };
-            if !follower.opening && follower.attach.outgoing.wait_for_low_water(waiter) {
-                follower.paused = true;
-                return Next::Stays;
-            }
-            let Some(event) = self.ring.get(seq).cloned().or_else(|| follower.next_of_page(seq)) else {
-                if !follower.reading {
-                    follower.reading = true;
-                    let up_to = self.ring.first_seq().filter(|first| *first > seq).map_or(position, |first| first - 1);
-                    self.read_log(Reader::Follower(key), follower.cursor, up_to, position);
+            let outgoing = &follower.attach.outgoing;
+            let (event, tier) = match self.ring.get(seq) {
+                Some(event) => (Some(Arc::clone(event)), Tier::Ring),
+                None => (self.pages.get(seq, &mut follower.page_until, &self.metrics), Tier::Log),
+            };
+            let Some(event) = event else {
+                if follower.waiting.is_none() {
+                    // A session that asks for many has their pages one after the other.
+                    if outgoing.wait_for_low_water(waiter) {
+                        follower.paused = true;
+                        return Next::Stays;
+                    }
+                    let missing = usize::try_from(position - follower.cursor).unwrap_or(usize::MAX);
+                    let expected = missing.saturating_mul(EXPECTED_EVENT).min(self.page_bytes);
+                    follower.waiting = Some(outgoing.reserve(expected));
                 }
                 return Next::Stays;
             };
+            follower.waiting = None;
+            if !follower.opening && outgoing.wait_for_low_water(waiter) {
+                follower.paused = true;
+                return Next::Stays;
+            }
             if follower.opening {
-                self.say_resumed(follower, true, Tier::Log);
+                self.say_resumed(follower, true, tier);
             }
             if follower.send(&event) == Pushed::Closed {
                 return Next::Gone;
             }
-            self.metrics.replayed.inc();
+            self.metrics.replayed_from(tier);
             follower.cursor = seq;
             if event.kind == Kind::UserLeft && event.subject == follower.attach.user && seq > follower.head {
                 follower.attach.outgoing.notify(ended(&follower.attach, seq, true));
@@ -251,13 +263,6 @@ impl Conversation {
 }
 
 impl Follower {
-    fn next_of_page(&mut self, seq: i64) -> Option<Arc<Event>> {
-        while self.page.front().is_some_and(|event| event.seq < seq) {
-            self.page.pop_front();
-        }
-        if self.page.front()?.seq == seq { self.page.pop_front() } else { None }
-    }
-
     fn send(&self, event: &Event) -> Pushed {
         let Attach { key, user, conversation, head, joined_user_seq, outgoing, .. } = &self.attach;
         let user_seq = match event.kind {

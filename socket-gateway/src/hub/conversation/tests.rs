@@ -1,3 +1,5 @@
+mod paging;
+
 use std::collections::VecDeque;
 
 use proto::{record::Routing, stream_entry::StreamEntry};
@@ -8,7 +10,13 @@ use crate::{
     session::{Class, Outgoing},
 };
 
-const LIMITS: Limits = Limits { ring_events: 8, ring_bytes: 1 << 20, pending_bytes: 4096 };
+const LIMITS: Limits = Limits {
+    ring_events: 8,
+    ring_bytes: 1 << 20,
+    ring_age: Duration::from_secs(60),
+    pending_bytes: 4096,
+    page_bytes: 1 << 18,
+};
 
 fn entry(seq: i64, epoch: i64, event_type: &str, subject: i64) -> StreamEntry {
     StreamEntry {
@@ -128,7 +136,7 @@ impl World {
     }
 
     fn answer(&mut self, read: LogRead, head: i64, seqs: impl IntoIterator<Item = i64>) {
-        let page = Page { events: seqs.into_iter().map(event).collect(), head, epoch: 1, complete: true };
+        let page = Page { events: seqs.into_iter().map(event).collect(), head, epoch: 1, complete: true, room: None };
         self.conversation.log_was_read(read, Ok(page), self.now);
     }
 }
@@ -246,7 +254,7 @@ async fn a_gap_that_the_log_no_longer_holds_is_said_and_delivery_goes_on() {
     let (mut world, mut reader) = World::at(10);
     world.arrive([14]);
     let read = world.read();
-    let page = Page { events: vec![event(13)], head: 14, epoch: 1, complete: false };
+    let page = Page { events: vec![event(13)], head: 14, epoch: 1, complete: false, room: None };
     world.conversation.log_was_read(read, Ok(page), world.now);
     let resumed = reader.resumed();
     assert_eq!((resumed.after_seq, resumed.recovered), (12, false));
@@ -362,7 +370,7 @@ async fn who_was_away_for_longer_is_served_from_the_log_without_hole_or_double()
     let mut back = world.subscribe(2, Start::After { seq: 7, epoch: None }, Ok(member(12)));
     assert_eq!(back.take().len(), 0);
     let read = world.read();
-    assert_eq!((read.reader, read.after, read.up_to), (super::Reader::Follower(key(2)), 7, 10));
+    assert_eq!((read.reader, read.after, read.up_to), (super::Reader::Followers, 7, 10));
     world.arrive([13]);
     world.answer(read, 13, [8, 9]);
     let resumed = back.resumed();
@@ -386,7 +394,7 @@ async fn what_can_not_be_resumed_goes_on_from_the_head() {
     }
     let mut back = world.subscribe(4, Start::After { seq: 2, epoch: Some(1) }, Ok(member(10)));
     let read = world.read();
-    let page = Page { events: vec![event(6)], head: 10, epoch: 1, complete: false };
+    let page = Page { events: vec![event(6)], head: 10, epoch: 1, complete: false, room: None };
     world.conversation.log_was_read(read, Ok(page), world.now);
     let resumed = back.resumed();
     assert_eq!((resumed.after_seq, resumed.recovered), (10, false));
@@ -518,8 +526,13 @@ async fn a_join_starts_with_itself_and_the_first_event_carries_the_initial_membe
     let mut world = World::new();
     let mut reader = world.subscribe_as(1, 5, Scope::UserQueue, Start::Join { seq: 1 }, Ok(member(2)));
     let read = world.read();
-    let page =
-        Page { events: vec![event_of(1, 1, "CONVERSATION_CREATED", 0), event(2)], head: 2, epoch: 1, complete: true };
+    let page = Page {
+        events: vec![event_of(1, 1, "CONVERSATION_CREATED", 0), event(2)],
+        head: 2,
+        epoch: 1,
+        complete: true,
+        room: None,
+    };
     world.conversation.log_was_read(read, Ok(page), world.now);
     assert_eq!((reader.resumed().after_seq, reader.got.len()), (0, 2));
     assert_eq!(reader.got.iter().map(|f| Reader::header(f, "user-seq")).collect::<Vec<_>>(), [Some(3), None]);
