@@ -45,6 +45,12 @@ enum Change {
 pub struct Interest(mpsc::Sender<Change>);
 
 impl Interest {
+    /// For tests: announcing never ends.
+    #[cfg(test)]
+    pub fn nowhere() -> Self {
+        Self(mpsc::channel(1).0)
+    }
+
     /// Returns when the interest is announced, however long Redis is away.
     pub async fn announce(&self, key: Key) {
         self.announce_again(vec![key]).await;
