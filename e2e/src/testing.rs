@@ -2,6 +2,8 @@
 //!
 //! All tests use one stack at the same time, so each makes its own people and conversations.
 
+pub mod processes;
+
 use std::{fmt, future::Future, time::Duration};
 
 use anyhow::{Context as _, Result, bail};

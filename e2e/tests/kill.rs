@@ -1,79 +1,28 @@
 //! Processes that die at once. The tests of this file end and start processes of the stack, one test at a time;
 //! cargo runs no other test file meanwhile.
 
-use std::{future::Future, panic::AssertUnwindSafe, path::Path, path::PathBuf, process::Stdio, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use e2e::{
-    endpoints::Endpoints,
     grpc::{Grpc, service_token},
     history::History,
     load::{self, Plan, Subscribe},
     stomp::{Client, Frame},
-    testing::{Stack, eventually},
+    testing::{
+        Stack, eventually,
+        processes::{alone, kill, restart},
+    },
 };
-use futures_util::FutureExt as _;
 use proto::rpc::v1::GetConnectionsByUserRequest;
-use tokio::{
-    process::Command,
-    sync::{Mutex, Notify},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
-/// Held by the test whose turn it is.
-static TURN: Mutex<()> = Mutex::const_new(());
 /// The gateway that only this file uses.
 const VICTIM: &str = "socket-gateway-3";
 const VICTIM_NUMBER: usize = 2;
 /// The default `lease.ttl` of a gateway, and some time to see that it has ended.
 const LEASE: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_secs(2);
-
-/// Runs one test alone, and leaves the stack whole behind it, whatever the outcome.
-async fn alone(test: impl Future<Output = Result<()>>) -> Result<()> {
-    let _turn = TURN.lock().await;
-    let before = Endpoints::load(None)?;
-    let outcome = AssertUnwindSafe(test).catch_unwind().await;
-    for process in &before.processes {
-        let alive = Endpoints::load(None)?.process(&process.name).is_ok_and(|now| !has_ended(now.pid));
-        if !alive {
-            restart(&process.name).await?;
-        }
-    }
-    outcome.unwrap_or_else(|_| Err(anyhow!("the test panicked (above)")))
-}
-
-/// Gone, or a zombie whose parent has not taken its exit code yet. The first thread may be one while others still
-/// hold the ports.
-fn has_ended(pid: u32) -> bool {
-    let folder = Path::new("/proc").join(pid.to_string());
-    let status = std::fs::read_to_string(folder.join("status"));
-    let threads = std::fs::read_dir(folder.join("task")).map_or(0, Iterator::count);
-    threads == 0 || (threads == 1 && status.is_ok_and(|status| status.contains("State:\tZ")))
-}
-
-/// SIGKILL, by pid; returns when the process has ended.
-async fn kill(name: &str) -> Result<()> {
-    let pid = Endpoints::load(None)?.process(name)?.pid;
-    let status = Command::new("kill").args(["-KILL", &pid.to_string()]).status().await?;
-    ensure!(status.success(), "kill -KILL {pid} failed");
-    eventually(format!("{name} has ended"), || async { Ok(has_ended(pid).then_some(())) }).await
-}
-
-/// Starts a process again with the tool that started the stack.
-async fn restart(name: &str) -> Result<()> {
-    let xtask =
-        std::env::var_os("SWITCHBOARD_XTASK").context("SWITCHBOARD_XTASK is not set: use `cargo xtask test`")?;
-    let output = Command::new(PathBuf::from(xtask))
-        .args(["--stack", "test", "restart", name])
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "restart {name} failed: {said}");
-    Ok(())
-}
 
 fn record(history: &mut History, client: &str, frame: &Frame) {
     let data = &frame.json()["data"];
