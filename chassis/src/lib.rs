@@ -23,7 +23,7 @@ pub use backoff::Backoff;
 pub use config::Validate;
 pub use lifecycle::Lifecycle;
 pub use readiness::{Dependency, Readiness};
-pub use run::{Process, Spec, Subcommand, run, run_command};
+pub use run::{Process, Spec, run, run_command};
 pub use secret::Secret;
 
 /// The machine's clock, microseconds since the Unix epoch.

@@ -23,15 +23,6 @@ pub struct Spec {
     pub defaults: &'static str,
 }
 
-/// A command beside serving, e.g. `migrate`.
-#[derive(Clone, Copy, Debug)]
-pub struct Subcommand {
-    pub name: &'static str,
-    pub about: &'static str,
-    /// Long flags it takes, without dashes, each with its help.
-    pub flags: &'static [(&'static str, &'static str)],
-}
-
 /// What a service is given: cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Process {
@@ -73,27 +64,55 @@ where
     S: FnOnce(C, Process) -> F,
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    run_command(spec, &[], serve, |_: String, _: Vec<String>, _: C, _: Process| async { Ok(()) })
+    match parse(cli(spec)) {
+        Ok(matches) => launch(spec, &matches, serve),
+        Err(code) => code,
+    }
 }
 
-/// Runs a service, or one of its subcommands with the names of the flags it was given.
-pub fn run_command<C, S, F, D, G>(spec: Spec, subcommands: &[Subcommand], serve: S, command: D) -> ExitCode
+/// Runs a service, or one of its commands beside serving, e.g. `migrate`. A command writes its answer to standard
+/// output; the log goes to standard error.
+pub fn run_command<C, T, S, F, D, G>(spec: Spec, serve: S, command: D) -> ExitCode
 where
     C: DeserializeOwned + Validate + Send + 'static,
+    T: clap::Subcommand,
     S: FnOnce(C, Process) -> F,
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
-    D: FnOnce(String, Vec<String>, C, Process) -> G,
+    D: FnOnce(T, C, Process) -> G,
     G: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    let matches = match cli(spec, subcommands).try_get_matches() {
+    let cli = T::augment_subcommands(cli(spec)).subcommand_required(false).arg_required_else_help(false);
+    let matches = match parse(cli) {
         Ok(matches) => matches,
-        Err(error) => {
-            let code = if error.use_stderr() { EXIT_CONFIG } else { 0 };
-            // Nothing can be done when the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(code) => return code,
     };
+    if matches.subcommand().is_none() {
+        return launch(spec, &matches, serve);
+    }
+    match T::from_arg_matches(&matches) {
+        Ok(task) => launch(spec, &matches, |config, process| command(task, config, process)),
+        Err(error) => usage(&error),
+    }
+}
+
+fn parse(cli: clap::Command) -> Result<clap::ArgMatches, ExitCode> {
+    cli.try_get_matches().map_err(|error| usage(&error))
+}
+
+/// Says what was wrong with the command line, or what was asked for (`--help`).
+fn usage(error: &clap::Error) -> ExitCode {
+    let code = if error.use_stderr() { EXIT_CONFIG } else { 0 };
+    // Nothing can be done when the terminal is gone.
+    let _ = error.print();
+    ExitCode::from(code)
+}
+
+/// Loads the configuration, starts the runtime, and sees `main` to its end.
+fn launch<C, F>(spec: Spec, matches: &clap::ArgMatches, main: impl FnOnce(C, Process) -> F) -> ExitCode
+where
+    C: DeserializeOwned + Validate + Send + 'static,
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
     if matches.get_flag("print-config") {
         print!("{}", spec.defaults);
         return ExitCode::SUCCESS;
@@ -110,11 +129,6 @@ where
         println!("{}: the configuration is valid", spec.name);
         return ExitCode::SUCCESS;
     }
-    let invoked = matches.subcommand().map(|(name, sub)| {
-        let known = subcommands.iter().find(|known| known.name == name).map_or(&[][..], |known| known.flags);
-        let given = known.iter().filter(|(flag, _)| sub.get_flag(flag)).map(|(flag, _)| (*flag).to_owned());
-        (name.to_owned(), given.collect::<Vec<_>>())
-    });
 
     if let Err(error) = telemetry::init(config.log()) {
         eprintln!("{}: bad configuration: log.filter: {error}", spec.name);
@@ -137,10 +151,7 @@ where
             Err(error) => anyhow::bail!(error),
         }
         process.lifecycle.listen_for_signals(grace).context("the signal handlers could not be installed")?;
-        let main = match invoked {
-            Some((name, flags)) => tokio::spawn(command(name, flags, config, process.clone())),
-            None => tokio::spawn(serve(config, process.clone())),
-        };
+        let main = tokio::spawn(main(config, process.clone()));
         process.lifecycle.supervise(main, grace).await
     });
     // Tasks that ignored the hard stop end here with the runtime.
@@ -157,12 +168,12 @@ where
     }
 }
 
-fn cli(spec: Spec, subcommands: &[Subcommand]) -> clap::Command {
+fn cli(spec: Spec) -> clap::Command {
     use clap::{Arg, ArgAction, Command, value_parser};
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).global(true).help(help)
     };
-    let mut cli = Command::new(spec.name)
+    Command::new(spec.name)
         .version(spec.version)
         .about(spec.about)
         .after_help("Any key can be set from the environment: SWITCHBOARD__<SECTION>__<KEY>=<value>.")
@@ -175,13 +186,5 @@ fn cli(spec: Spec, subcommands: &[Subcommand]) -> clap::Command {
                 .help("YAML configuration; keys that it does not set have their defaults"),
         )
         .arg(flag("check-config", "Check the configuration and exit: 0 valid, 64 not"))
-        .arg(flag("print-config", "Print all keys with their defaults and exit"));
-    for sub in subcommands {
-        let mut command = Command::new(sub.name).about(sub.about);
-        for (name, help) in sub.flags {
-            command = command.arg(Arg::new(*name).long(*name).action(ArgAction::SetTrue).help(*help));
-        }
-        cli = cli.subcommand(command);
-    }
-    cli
+        .arg(flag("print-config", "Print all keys with their defaults and exit"))
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use chassis::{Backoff, Dependency, Lifecycle, Process, Readiness, Subcommand, hops::HopRing};
+use chassis::{Backoff, Dependency, Lifecycle, Process, Readiness, hops::HopRing};
 use prometheus_client::registry::Registry as MetricsRegistry;
 use sqlx::migrate::{Migrate as _, MigrateError};
 
@@ -35,18 +35,17 @@ const RETRY_FLOOR: Duration = Duration::from_millis(100);
 const RETRY_CEILING: Duration = Duration::from_secs(3);
 
 /// Commands beside serving.
-pub const COMMANDS: &[Subcommand] = &[
-    Subcommand {
-        name: "migrate",
-        about: "Apply the migrations of sql/ and exit",
-        flags: &[("status", "Only say which are applied and which are pending")],
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Apply the migrations of sql/ and exit
+    Migrate {
+        /// Only say which are applied and which are pending
+        #[arg(long)]
+        status: bool,
     },
-    Subcommand {
-        name: "import",
-        about: "Make users and conversations from NDJSON on standard input, answer each on standard output, and exit",
-        flags: &[],
-    },
-];
+    /// Make users and conversations from NDJSON on standard input, answer each on standard output, and exit
+    Import,
+}
 
 /// What every request handler has.
 pub struct App {
@@ -193,23 +192,17 @@ where
     });
 }
 
-/// Runs one of [`COMMANDS`].
-pub async fn command(name: String, flags: Vec<String>, config: Config, process: Process) -> anyhow::Result<()> {
-    match name.as_str() {
-        "import" => import::run(config, process).await,
-        _ => migrate_command(&flags, config).await,
+/// Runs a command to its end.
+pub async fn command(command: Command, config: Config, process: Process) -> anyhow::Result<()> {
+    match command {
+        Command::Import => import::run(config, process).await,
+        Command::Migrate { status: true } => migration_status(&Db::new(&config.mysql)?).await,
+        Command::Migrate { status: false } => {
+            Db::new(&config.mysql)?.migrate().await.context("applying the migrations of sql/")?;
+            println!("{} migrations are applied", MIGRATIONS.iter().count());
+            Ok(())
+        }
     }
-}
-
-/// `migrate`: applies what is pending; with `--status` only says what is.
-async fn migrate_command(flags: &[String], config: Config) -> anyhow::Result<()> {
-    let db = Db::new(&config.mysql)?;
-    if !flags.is_empty() {
-        return migration_status(&db).await;
-    }
-    db.migrate().await.context("applying the migrations of sql/")?;
-    println!("{} migrations are applied", MIGRATIONS.iter().count());
-    Ok(())
 }
 
 async fn migration_status(db: &Db) -> anyhow::Result<()> {

@@ -11,5 +11,5 @@ fn main() -> ExitCode {
         about: "REST and gRPC: accounts, conversations, messages, the outbox, connections",
         defaults: include_str!("../config/default.yaml"),
     };
-    chassis::run_command(spec, app::COMMANDS, app::serve, app::command)
+    chassis::run_command(spec, app::serve, app::command)
 }

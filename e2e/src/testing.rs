@@ -4,10 +4,13 @@
 
 pub mod processes;
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use tokio::time::{Instant, interval};
+use tokio::{
+    process::Command,
+    time::{Instant, interval},
+};
 
 use crate::{
     endpoints::{Endpoints, websocket},
@@ -61,6 +64,19 @@ impl Stack {
     /// The WebSocket address of a gateway, by number from 0; they repeat where the stack has fewer.
     pub fn gateway(&self, number: usize) -> String {
         websocket(&self.endpoints.gateways[number % self.endpoints.gateways.len()])
+    }
+
+    /// A command of the program that runs as that process, with the process's configuration: what an operator calls.
+    pub fn program(&self, process: &str) -> Result<Command> {
+        let pid = self.endpoints.process(process)?.pid;
+        let program =
+            std::fs::read_link(format!("/proc/{pid}/exe")).with_context(|| format!("the program of {process}"))?;
+        // Built again since the process was started.
+        let program = program.to_string_lossy();
+        let mut command = Command::new(program.trim_end_matches(" (deleted)"));
+        command.arg("--config").arg(self.endpoints.folder.join("run").join(format!("{process}.yaml")));
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        Ok(command)
     }
 
     /// A session of that person at that gateway, subscribed to its refusals.

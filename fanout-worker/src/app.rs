@@ -13,13 +13,28 @@ use crate::{
     config::Config,
     consumer,
     coordinator::{Coordinator, View},
-    dead_letter::DeadLetters,
+    dead_letter::{self, DeadLetters},
     metrics::Metrics,
     partition::Executor,
     publish::Publisher,
     redis_link,
     sweeper::Sweeper,
 };
+
+/// Commands beside serving.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Records that could not be routed: look at them, and replay what can be delivered now
+    #[command(subcommand)]
+    DeadLetters(dead_letter::command::Command),
+}
+
+/// Runs a command to its end.
+pub async fn command(command: Command, config: Config, process: Process) -> anyhow::Result<()> {
+    match command {
+        Command::DeadLetters(command) => dead_letter::command::run(command, config, process).await,
+    }
+}
 
 /// Serves until the process drains; an error is a failed start or a consumer that can't go on.
 pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {

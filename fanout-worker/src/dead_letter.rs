@@ -1,11 +1,14 @@
 //! Records that can't be routed: written as they came to the dead-letter topic, with where they stood and what was
-//! wrong, and acknowledged by the broker before the partition goes on.
+//! wrong, and acknowledged by the broker before the partition goes on. [`command`] looks at them and sends them again.
+
+pub mod command;
+mod letter;
+mod topic;
 
 use std::time::Duration;
 
 use chassis::Backoff;
 use chrono::Utc;
-use proto::topics::header::dlq;
 use rdkafka::{
     ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},
@@ -35,16 +38,7 @@ pub struct DeadLetters {
 
 impl DeadLetters {
     pub fn new(config: &config::Kafka, backoff: Backoff, metrics: Metrics) -> Result<Self, KafkaError> {
-        let producer: FutureProducer<KafkaLog> = ClientConfig::new()
-            .set("bootstrap.servers", &config.brokers)
-            .set("client.id", &config.client_id)
-            .set("acks", "all")
-            .set("message.timeout.ms", config.dead_letter_timeout.as_millis().to_string())
-            .set("message.max.bytes", CLIENT_MAX_BYTES)
-            // The partitioner of the Java clients: a key's dead letters stand where its events would.
-            .set("partitioner", "murmur2_random")
-            .create_with_context(KafkaLog)?;
-        Ok(Self { producer, topic: config.topics.dead_letters.clone(), backoff, metrics })
+        Ok(Self { producer: producer(config)?, topic: config.topics.dead_letters.clone(), backoff, metrics })
     }
 
     /// Writes `record` and returns once the broker has acknowledged it; tries for as long as it takes.
@@ -86,18 +80,23 @@ impl DeadLetters {
     }
 }
 
-/// The original headers, then ours.
+fn producer(config: &config::Kafka) -> Result<FutureProducer<KafkaLog>, KafkaError> {
+    ClientConfig::new()
+        .set("bootstrap.servers", &config.brokers)
+        .set("client.id", &config.client_id)
+        .set("acks", "all")
+        .set("message.timeout.ms", config.dead_letter_timeout.as_millis().to_string())
+        .set("message.max.bytes", CLIENT_MAX_BYTES)
+        // The partitioner of the Java clients: a key's records stand where its other ones do.
+        .set("partitioner", "murmur2_random")
+        .create_with_context(KafkaLog)
+}
+
+/// The original headers, then ours, which [`letter`] finds from the end.
 fn headers(topic: &str, partition: i32, record: &Polled, poison: &Poison) -> OwnedHeaders {
     let (partition, offset) = (partition.to_string(), record.offset.to_string());
     let (error, at) = (poison.to_string(), proto::event::format_time(Utc::now()));
-    let ours = [
-        (dlq::TOPIC, topic),
-        (dlq::PARTITION, &partition),
-        (dlq::OFFSET, &offset),
-        (dlq::REASON, poison.reason()),
-        (dlq::ERROR, &error),
-        (dlq::AT, &at),
-    ];
+    let ours = [topic, &partition, &offset, poison.reason(), &error, &at];
     let original = record.headers.clone().unwrap_or_default();
-    ours.into_iter().fold(original, |all, (key, value)| all.insert(Header { key, value: Some(value) }))
+    letter::HEADERS.iter().zip(ours).fold(original, |all, (key, value)| all.insert(Header { key, value: Some(value) }))
 }

@@ -4,6 +4,7 @@
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 use tracing::{debug, warn};
@@ -22,6 +23,8 @@ impl ClientContext for KafkaLog {
     }
 }
 
+impl ConsumerContext for KafkaLog {}
+
 /// A line of librdkafka's own log. Its errors come to [`error`] too.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
@@ -32,9 +35,12 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 
 /// An error of a client that it goes on from by itself.
 pub fn error(failure: &KafkaError, reason: &str) {
-    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, PartitionEOF, Resolve};
     match failure.rdkafka_error_code() {
-        Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve) => debug!("Kafka: {reason}"),
+        // The end of a partition comes as an error to those who asked to be told.
+        Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | PartitionEOF | Resolve) => {
+            debug!("Kafka: {reason}");
+        }
         _ => warn!(%failure, "Kafka: {reason}"),
     }
 }

@@ -1,7 +1,7 @@
 //! The fanout worker: routes each event from Kafka to the gateways that need it.
 
 fn main() -> std::process::ExitCode {
-    chassis::run(
+    chassis::run_command(
         chassis::Spec {
             name: "fanout-worker",
             version: env!("CARGO_PKG_VERSION"),
@@ -9,5 +9,6 @@ fn main() -> std::process::ExitCode {
             defaults: fanout_worker::config::DEFAULTS,
         },
         fanout_worker::app::serve,
+        fanout_worker::app::command,
     )
 }

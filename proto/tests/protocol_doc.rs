@@ -111,6 +111,8 @@ fn topics_and_record_headers_are_documented() {
             header::dlq::REASON,
             header::dlq::ERROR,
             header::dlq::AT,
+            header::dlq::REPLAYED_OFFSET,
+            header::dlq::REPLAYED_TO,
         ],
     );
     assert!(section("Kafka").contains(&format!("| {} |", topics::PARTITIONS)), "the number of partitions");

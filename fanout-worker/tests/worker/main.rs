@@ -11,4 +11,5 @@ mod poison;
 mod process;
 mod proxy;
 mod rebalance;
+mod replay;
 mod sweeper;
