@@ -45,6 +45,8 @@ pub enum Start {
     After { seq: i64, epoch: Option<i64> },
     /// At the seq of the user's join.
     Join { seq: i64 },
+    /// Behind a seq of a new epoch: what was delivered before is of another past.
+    Afresh { seq: i64 },
 }
 
 /// Which subscription asks.

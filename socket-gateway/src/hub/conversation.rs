@@ -27,7 +27,7 @@ use self::{
     group::{Groups, Member},
 };
 use super::{
-    Arrival, Attach, Scope, Stamp, SubscriptionKey,
+    Arrival, Attach, Scope, Stamp, Start, SubscriptionKey,
     budget::Room,
     event::{self, Event, Kind, Visible},
     pages::Pages,
@@ -247,6 +247,10 @@ impl Conversation {
                 self.compare(attached.head, attached.epoch, position);
                 self.open(attach, attached);
             }
+            // It was subscribed before the epoch began: it is asked for again with the next comparison.
+            Err(refusal) if refusal.code.is_retryable() && matches!(attach.start, Start::Afresh { .. }) => {
+                self.waiting.push(attach);
+            }
             // Never a refusal on the user's queue: there is nothing to be seen, and that is said.
             Err(refusal)
                 if attach.scope == Scope::UserQueue
@@ -277,7 +281,7 @@ impl Conversation {
         if event.epoch < self.epoch {
             self.metrics.dropped(Dropped::OldEpoch);
         } else if event.epoch > self.epoch {
-            self.reset(event.seq - 1, event.epoch);
+            self.begin_epoch(event.seq - 1, event.epoch);
             self.apply(&event, Some(stamp));
         } else if event.seq <= position && !seeded::on(Bug::DuplicateCheckOff) {
             self.metrics.dropped(Dropped::Duplicate);
@@ -305,6 +309,9 @@ impl Conversation {
 
     /// A head from a comparison; `doubt`: what is missing is filled at once, else when it is missing for two rounds.
     pub fn head_was_read(&mut self, head: i64, epoch: i64, position: Option<i64>, doubt: bool) {
+        let afresh = self.waiting.iter().filter(|attach| matches!(attach.start, Start::Afresh { .. }));
+        let again = afresh.map(|attach| Effect::Attach { key: attach.key, user: attach.user, position: self.position });
+        self.effects.extend(again);
         self.compare(head, epoch, position);
         let Some(position) = self.position else { return };
         let missing = self.noted_head.filter(|noted| position < *noted);
@@ -313,6 +320,13 @@ impl Conversation {
         }
         self.noted_head = (head > position).then_some(head);
         self.fill();
+    }
+
+    /// A comparison did not find it: the database that was restored does not know it.
+    pub fn is_unknown(&mut self, epoch: i64) {
+        if self.position.is_some() && epoch > self.epoch {
+            self.begin_epoch(0, epoch);
+        }
     }
 
     /// The answer to a [`LogRead`].
@@ -384,7 +398,7 @@ impl Conversation {
                 self.replay_pending();
                 self.fill();
             }
-            (Some(_), _) if epoch > self.epoch => self.reset(head, epoch),
+            (Some(_), _) if epoch > self.epoch => self.begin_epoch(head, epoch),
             (Some(now), Some(then)) if epoch == self.epoch && head < then.min(now) => self.reset(head, epoch),
             _ => {}
         }
@@ -481,6 +495,24 @@ impl Conversation {
         self.pages.clear();
         self.followers.iter_mut().for_each(|follower| follower.start_over = true);
         self.advance_followers(|_| true);
+    }
+
+    /// A newer epoch: memberships may be of another past too, so everyone is attached again, behind `position`.
+    fn begin_epoch(&mut self, position: i64, epoch: i64) {
+        let members = self.groups.drain().map(|(head, Member { key, user, scope, outgoing })| {
+            let start = Start::Afresh { seq: position };
+            let (user_seq, joined_user_seq, conversation) = (None, None, self.id);
+            Attach { key, user, conversation, scope, start, head, outgoing, user_seq, joined_user_seq }
+        });
+        let mut subscribers: Vec<Attach> = members.collect();
+        subscribers.extend(std::mem::take(&mut self.followers).into_iter().map(|follower| Attach {
+            start: Start::Afresh { seq: position },
+            user_seq: None,
+            joined_user_seq: None,
+            ..follower.attach
+        }));
+        self.reset(position, epoch);
+        subscribers.into_iter().for_each(|attach| self.attach(attach));
     }
 
     /// Data of a RESUMED.

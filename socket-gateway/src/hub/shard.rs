@@ -306,10 +306,12 @@ impl Shard {
                     return;
                 };
                 for Asked { conversation: id, life, position } in asked {
-                    if let (Some(conversation), Some(head)) = (self.conversation(id, life), heads.get(&id)) {
-                        conversation.head_was_read(*head, epoch, position, doubt);
-                        self.run_conversation(id);
+                    let Some(conversation) = self.conversation(id, life) else { continue };
+                    match heads.get(&id) {
+                        Some(head) => conversation.head_was_read(*head, epoch, position, doubt),
+                        None => conversation.is_unknown(epoch),
                     }
+                    self.run_conversation(id);
                 }
             }
             Answer::UserAnnounced { user: id, life, result } => {

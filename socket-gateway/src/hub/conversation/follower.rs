@@ -77,10 +77,11 @@ impl Conversation {
     pub(super) fn open(&mut self, attach: Attach, attached: Attached) {
         let Attached { head, visible, member, .. } = attached;
         let top = self.position.map_or(head, |position| position.max(head));
-        if !member && attach.start == Start::Head {
+        let afresh = matches!(attach.start, Start::Afresh { .. });
+        if !member && (afresh || attach.start == Start::Head) {
             if attach.scope == Scope::UserQueue {
-                // Left since the user's memberships were read.
-                return self.end_at_once(&attach, head, true);
+                // Left since the user's memberships were read; or never joined, as far as the restored state knows.
+                return self.end_at_once(&attach, head, !afresh);
             }
             let message = format!("you are no member of conversation {}", self.id);
             return super::refuse(&attach, &Refusal::new(Code::NotAMember, message));
@@ -90,6 +91,7 @@ impl Conversation {
             Start::Head if head >= top || self.ring.get(head + 1).is_some() => (head, true),
             Start::Head => (top, true),
             Start::Join { seq } => ((seq - 1).min(top), true),
+            Start::Afresh { seq } => (seq.min(top), false),
             Start::After { seq, epoch } if seq <= top && epoch.is_none_or(|epoch| epoch == self.epoch) => (seq, true),
             Start::After { .. } => (top, false),
         };
@@ -113,6 +115,8 @@ impl Conversation {
             Some(seq) if seq <= top => Some(Tier::Ring),
             _ => Some(Tier::Live),
         };
+        // Of a new epoch nothing that was asked for can be missing in the log.
+        let tier = tier.or(afresh.then_some(Tier::Log));
         if let Some(tier) = tier {
             self.say_resumed(&mut follower, recovered, tier);
         }
@@ -164,8 +168,8 @@ impl Conversation {
             }
             Next::Gone => {}
             Next::Joins => {
-                let Attach { key, user, head, outgoing, .. } = follower.attach;
-                self.groups.add(&head, Member { key, user, outgoing });
+                let Attach { key, user, scope, head, outgoing, .. } = follower.attach;
+                self.groups.add(&head, Member { key, user, scope, outgoing });
             }
         }
     }

@@ -7,7 +7,7 @@ use proto::event::ResumedData;
 
 use crate::{
     hub::{
-        Head, SubscriptionKey,
+        Head, Scope, SubscriptionKey,
         event::{Event, Kind},
     },
     metrics::{Dropped, Metrics},
@@ -21,6 +21,7 @@ use crate::{
 pub struct Member {
     pub key: SubscriptionKey,
     pub user: i64,
+    pub scope: Scope,
     pub outgoing: Arc<Outgoing>,
 }
 
@@ -56,6 +57,13 @@ impl Groups {
             }
         }
         self.0.retain(|group| !group.members.is_empty());
+    }
+
+    /// Takes all members out, each with the start of its frames.
+    pub fn drain(&mut self) -> impl Iterator<Item = (Head, Member)> + use<> {
+        std::mem::take(&mut self.0)
+            .into_iter()
+            .flat_map(|Group { head, members, .. }| members.into_iter().map(move |member| (head.clone(), member)))
     }
 
     /// Queues the event for every member; says for how many. The subject of a USER_LEFT is a member no more.

@@ -123,6 +123,16 @@ impl World {
         Reader { key: asked, outgoing, got: VecDeque::new() }
     }
 
+    /// Answers every attachment that a new epoch asks for.
+    fn attach_afresh(&mut self, answer: Result<Attached, Refusal>) {
+        let effects = self.effects();
+        assert!(!effects.is_empty());
+        for effect in effects {
+            let Effect::Attach { key, position, .. } = effect else { panic!("{effect:?}") };
+            self.conversation.attached(key, answer.clone(), position, self.now);
+        }
+    }
+
     fn arrive(&mut self, seqs: impl IntoIterator<Item = i64>) {
         for seq in seqs {
             self.conversation.arrived(event(seq), Stamp::default());
@@ -328,6 +338,7 @@ async fn a_lost_tail_is_found_by_the_second_comparison_and_at_once_in_doubt() {
 async fn a_newer_epoch_starts_over_and_an_older_one_is_dropped() {
     let (mut world, mut reader) = World::at(10);
     world.conversation.arrived(event_of(8, 2, "MESSAGE", 0), Stamp::default());
+    world.attach_afresh(Ok(Attached { epoch: 2, ..member(8) }));
     let resumed = reader.resumed();
     assert_eq!((resumed.after_seq, resumed.epoch, resumed.recovered), (7, 2, false));
     assert_eq!(reader.seqs(), [8]);
@@ -337,9 +348,51 @@ async fn a_newer_epoch_starts_over_and_an_older_one_is_dropped() {
     assert_eq!(reader.seqs(), [9]);
     // Found by a comparison, too: a newer epoch, and a head that went back.
     world.conversation.head_was_read(4, 3, Some(9), false);
+    world.attach_afresh(Ok(Attached { epoch: 3, ..member(4) }));
     assert_eq!((reader.resumed().after_seq, world.conversation.epoch), (4, 3));
     world.conversation.head_was_read(2, 3, Some(4), false);
     assert_eq!(reader.resumed().after_seq, 2);
+}
+
+#[tokio::test]
+async fn who_is_no_member_in_the_restored_state_gets_nothing_of_the_new_epoch() {
+    let (mut world, mut reader) = World::at(10);
+    let mut queue = world.subscribe_as(2, 5, Scope::UserQueue, Start::Head, Ok(member(10)));
+    queue.resumed();
+    world.conversation.arrived(event_of(8, 2, "MESSAGE", 0), Stamp::default());
+    let former = Attached { head: 8, epoch: 2, visible: Visible::new([(1, 3)]), member: false };
+    world.attach_afresh(Ok(former));
+    world.conversation.arrived(event_of(9, 2, "MESSAGE", 0), Stamp::default());
+    let events = reader.take();
+    assert!(reader.got.is_empty());
+    let [session::Event::Refused { refusal, .. }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(refusal.code, Code::NotAMember);
+    let resumed = queue.resumed();
+    assert_eq!((resumed.epoch, resumed.recovered, resumed.ended), (2, false, true));
+    assert!(queue.seqs().is_empty());
+}
+
+#[tokio::test]
+async fn what_comes_while_a_subscriber_is_attached_to_the_new_epoch_is_delivered_to_it() {
+    let (mut world, mut reader) = World::at(10);
+    world.conversation.head_was_read(4, 2, Some(10), false);
+    // Core is not back yet: it is asked again with the next comparison.
+    world.attach_afresh(Err(Refusal::unavailable("away")));
+    world.conversation.arrived(event_of(5, 2, "MESSAGE", 0), Stamp::default());
+    world.conversation.head_was_read(5, 2, Some(5), false);
+    world.attach_afresh(Ok(Attached { epoch: 2, ..member(5) }));
+    assert_eq!((reader.resumed().after_seq, reader.seqs()), (4, vec![5]));
+}
+
+#[tokio::test]
+async fn a_conversation_that_the_restored_state_does_not_know_ends() {
+    let (mut world, mut reader) = World::at(10);
+    world.conversation.is_unknown(1);
+    assert_eq!(world.effects(), []);
+    world.conversation.is_unknown(2);
+    world.attach_afresh(Err(Refusal::new(Code::NotFound, "there is no such conversation")));
+    assert!(matches!(reader.take()[..], [session::Event::Refused { .. }]));
+    assert!(world.conversation.idle_since().is_some());
 }
 
 #[tokio::test]
