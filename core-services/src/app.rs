@@ -13,7 +13,7 @@ use crate::{
     connection::Registry,
     conversation::Conversations,
     db::{Db, MIGRATIONS},
-    import,
+    epoch, import,
     kafka::{
         producer::Producer,
         topics::{self, TopicsError},
@@ -43,6 +43,9 @@ pub enum Command {
         #[arg(long)]
         status: bool,
     },
+    /// The number of the history that the database holds
+    #[command(subcommand)]
+    Epoch(epoch::Command),
     /// Make users and conversations from NDJSON on standard input, answer each on standard output, and exit
     Import,
 }
@@ -195,6 +198,7 @@ where
 /// Runs a command to its end.
 pub async fn command(command: Command, config: Config, process: Process) -> anyhow::Result<()> {
     match command {
+        Command::Epoch(command) => epoch::run(command, config).await,
         Command::Import => import::run(config, process).await,
         Command::Migrate { status: true } => migration_status(&Db::new(&config.mysql)?).await,
         Command::Migrate { status: false } => {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod connection;
 pub mod conversation;
 pub mod db;
+pub mod epoch;
 pub mod error;
 pub mod grpc;
 pub mod import;

@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     net::TcpListener,
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -19,7 +20,7 @@ use tonic::{Request, Status, transport::Channel};
 /// Nothing in these tests takes longer unless it hangs.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks at a fact that is waited for.
-const POLL: Duration = Duration::from_millis(20);
+pub const POLL: Duration = Duration::from_millis(20);
 
 /// A running core-services; killed when dropped. Its database is dropped by [`Core::finish`].
 pub struct Core {
@@ -66,6 +67,12 @@ pub fn engines() -> Engines {
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn spawn(env: &[(String, String)], folder: &Path) -> Child {
+    let log = fs::File::options().create(true).append(true).open(folder.join("core.log")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_core-services"));
+    command.envs(env.to_vec()).stderr(Stdio::from(log)).spawn().expect("core-services starts")
 }
 
 impl Core {
@@ -116,14 +123,16 @@ impl Core {
             set("LOG__FILTER", "warn"),
         ];
         env.extend(settings.iter().map(|(key, value)| set(key, value)));
-        let process = Command::new(env!("CARGO_BIN_EXE_core-services"))
-            .envs(env.clone())
-            .stderr(Stdio::from(fs::File::create(folder.join("core.log")).unwrap()))
-            .spawn()
-            .expect("core-services starts");
+        let process = spawn(&env, &folder);
         let grpc = Channel::from_shared(rest.clone()).unwrap().connect_lazy();
         let admin = format!("http://127.0.0.1:{admin_port}");
         Self { process, database, mysql: url, db, rest, admin, grpc, keys: Keys::new(prefix), folder, env }
+    }
+
+    /// Starts the process again after its end, and waits until it is ready.
+    pub async fn restart(&mut self) {
+        self.process = spawn(&self.env, &self.folder);
+        self.until_ready(|status, _| status == 200).await;
     }
 
     /// Another process with the same configuration.

@@ -8,6 +8,7 @@ mod accounts;
 mod atomicity;
 mod connections;
 mod conversations;
+mod epoch;
 mod harness;
 mod import;
 mod lifecycle;
