@@ -1,6 +1,7 @@
 //! The command line of `probe`: the canary and first message of `cargo xtask up`, the terminal client, the load
 //! generator.
 
+mod backup;
 mod canary;
 mod chat;
 mod durable;
@@ -35,6 +36,8 @@ enum Task {
         #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
         deadline: Duration,
     },
+    /// Copies the database into a new folder, while the server goes on
+    Backup(backup::Options),
     /// Sends a message from alice on the first gateway to bob on the second, and shows its way
     FirstMessage,
     /// A small terminal client
@@ -115,6 +118,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     let endpoints = Endpoints::load(cli.endpoints.as_deref())?;
     match cli.task {
         Task::Canary { deadline } => canary::run(&endpoints, deadline).await?,
+        Task::Backup(options) => backup::run(&endpoints, &options).await?,
         Task::FirstMessage => first_message::run(&endpoints).await?,
         Task::Chat(options) => chat::run(&endpoints, &options).await?,
         Task::Load(mut load) => match load.scenario.take() {

@@ -4,6 +4,7 @@ use crate::layout::StackName;
 use crate::overrides::Override;
 use crate::stack::ProcessName;
 use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 
 /// Most copies of one service: the ports of the eleventh would be the admin ports of the first.
 const MAX_COPIES: i64 = 9;
@@ -37,6 +38,15 @@ pub enum Task {
     Restart {
         /// e.g. `kafka`, `core-services-1`, `socket-gateway-2`
         name: ProcessName,
+    },
+    /// Copies the database into a new folder, while everything runs
+    Backup { folder: PathBuf },
+    /// Puts a copy of the database into its place and raises the epoch: docs/runbooks/restore.md
+    Restore {
+        folder: PathBuf,
+        /// Why; kept with the epoch
+        #[arg(long)]
+        reason: Option<String>,
     },
     /// Prints the log of one process
     Logs {

@@ -6,7 +6,7 @@ use crate::interrupt::{Interrupt, POLL};
 use crate::readiness::http_client;
 use crate::report::Report;
 use crate::stack::Stack;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs;
@@ -118,6 +118,38 @@ pub fn ensure(stack: &Stack, report: &Report, interrupt: &Interrupt) -> Result<(
         }
         std::thread::sleep(POLL * 4);
     }
+}
+
+/// Stops connector and task, and waits until they have: only a stopped one forgets its position.
+pub fn stop(stack: &Stack, interrupt: &Interrupt) -> Result<()> {
+    change(http_client().put(url(stack, "/stop")).send_empty(), "stopping the connector")?;
+    let began = Instant::now();
+    loop {
+        interrupt.check()?;
+        match status(stack)? {
+            Some(status) if status.connector.state == "STOPPED" && status.tasks.is_empty() => return Ok(()),
+            status if began.elapsed() > START_LIMIT => {
+                let state = status.map_or_else(|| "not registered".to_owned(), |status| status.to_string());
+                bail!("{NAME} does not stop after {} s: {state}", START_LIMIT.as_secs());
+            }
+            _ => std::thread::sleep(POLL),
+        }
+    }
+}
+
+/// A stopped connector begins at the binlog's end of then, when it is resumed.
+pub fn forget_position(stack: &Stack) -> Result<()> {
+    change(http_client().delete(url(stack, "/offsets")).call(), "forgetting the connector's position")
+}
+
+pub fn resume(stack: &Stack) -> Result<()> {
+    change(http_client().put(url(stack, "/resume")).send_empty(), "resuming the connector")
+}
+
+fn change(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>, what: &'static str) -> Result<()> {
+    let mut answer = answer.context(what)?;
+    ensure!(answer.status().is_success(), "{what}: {} {}", answer.status(), answer.body_mut().read_to_string()?);
+    Ok(())
 }
 
 /// `None` when Connect doesn't know the connector.

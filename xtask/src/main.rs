@@ -12,6 +12,7 @@
 )]
 
 mod apt_sources;
+mod backup;
 mod chaos;
 mod cli;
 mod command;
@@ -68,6 +69,8 @@ fn run(cli: cli::Cli) -> anyhow::Result<ExitCode> {
         Task::Down { purge } => down::run(&layout, purge),
         Task::Status { json } => status::run(&layout, json),
         Task::Restart { name } => restart::run(&layout, name),
+        Task::Backup { folder } => backup::backup(&layout, &folder),
+        Task::Restore { folder, reason } => backup::restore(&layout, &folder, reason.as_deref()),
         Task::Logs { name, follow } => logs::run(&layout, &name, follow),
         Task::Test(options) => test::run(&options),
         Task::Chaos { arguments } => chaos::replace_this_process(&arguments),

@@ -13,9 +13,21 @@ use std::process::{Command, ExitCode};
 
 const BINARY: &str = "probe";
 
-/// Runs `probe <task> --endpoints FILE` and passes each line that it prints.
+/// Runs `probe --endpoints FILE <task>` and passes each line that it prints.
 pub fn run(stack: &Stack, task: &str, interrupt: &Interrupt, on_line: impl FnMut(&str) + Send) -> Result<()> {
-    let command = command(&stack.layout, stack.settings.release, task);
+    run_with(stack, task, &[], interrupt, on_line)
+}
+
+/// [`run`] with arguments of the task.
+pub fn run_with(
+    stack: &Stack,
+    task: &str,
+    arguments: &[String],
+    interrupt: &Interrupt,
+    on_line: impl FnMut(&str) + Send,
+) -> Result<()> {
+    let mut command = command(&stack.layout, stack.settings.release, task);
+    command.args(arguments);
     command::run(command, &stack.layout.log(BINARY), interrupt, on_line).with_context(|| format!("{task} failed"))
 }
 

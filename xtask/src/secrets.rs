@@ -16,6 +16,7 @@ pub enum Secret {
     MysqlRoot,
     MysqlChat,
     MysqlDebezium,
+    MysqlBackup,
     SocketGateway,
 }
 
@@ -25,6 +26,7 @@ impl Secret {
             Self::MysqlRoot => "mysql-root.password",
             Self::MysqlChat => "mysql-chat.password",
             Self::MysqlDebezium => "mysql-debezium.password",
+            Self::MysqlBackup => "mysql-backup.password",
             Self::SocketGateway => "socket-gateway.secret",
         })
     }

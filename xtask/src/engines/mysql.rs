@@ -84,6 +84,7 @@ fn socket(layout: &Layout) -> Result<PathBuf> {
 fn users_sql(layout: &Layout) -> Result<String> {
     let (root, chat, debezium) =
         (Secret::MysqlRoot.get(layout)?, Secret::MysqlChat.get(layout)?, Secret::MysqlDebezium.get(layout)?);
+    let backup = Secret::MysqlBackup.get(layout)?;
     let statements = [
         // Written to the binlog on purpose: a connector that registers while no transaction has a GTID yet fails.
         "CREATE DATABASE IF NOT EXISTS chat CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_ai_ci".to_owned(),
@@ -101,6 +102,9 @@ fn users_sql(layout: &Layout) -> Result<String> {
             .to_owned(),
         // CREATE only because a grant on a table that a migration will make is refused without it.
         "GRANT CREATE, INSERT, UPDATE ON chat.debezium_heartbeat TO 'debezium'@'%'".to_owned(),
+        format!("CREATE USER IF NOT EXISTS 'backup'@'%' IDENTIFIED BY '{backup}'"),
+        format!("ALTER USER 'backup'@'%' IDENTIFIED BY '{backup}'"),
+        "GRANT BACKUP_ADMIN ON *.* TO 'backup'@'%'".to_owned(),
     ];
     Ok(statements.map(|statement| format!("{statement};\n")).concat())
 }
