@@ -23,7 +23,9 @@ use crate::{
         writer::{Context, Writers},
     },
     metrics::Metrics,
-    node_lease, server,
+    node_lease,
+    outbox::maintenance::Maintenance,
+    server,
     snowflake::Snowflakes,
     user::Users,
 };
@@ -46,6 +48,12 @@ pub enum Command {
     /// The number of the history that the database holds
     #[command(subcommand)]
     Epoch(epoch::Command),
+    /// Make and drop partitions of the outbox now, as a running core does every outbox.partitions.interval
+    Partitions {
+        /// Only say what is to be done
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Make users and conversations from NDJSON on standard input, answer each on standard output, and exit
     Import,
 }
@@ -97,6 +105,9 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     // Not waited for: sends commit while Kafka is away.
     process.lifecycle.spawn("topics", make_topics(process.clone(), config.kafka.clone(), kafka, producer.clone()));
 
+    let partitions = maintenance(db.clone(), &config, metrics.clone());
+    process.lifecycle.spawn("outbox partitions", partitions.run(process.lifecycle.draining()));
+
     let context = Context {
         db: db.clone(),
         ids: Arc::clone(&ids),
@@ -121,6 +132,10 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         config,
     });
     server::serve(app, listener).await
+}
+
+fn maintenance(db: Db, config: &Config, metrics: Metrics) -> Maintenance {
+    Maintenance { db, kafka: config.kafka.clone(), config: config.outbox.partitions.clone(), metrics }
 }
 
 /// Applies the migrations as soon as MySQL is there. One that can't be applied to this database is an error.
@@ -198,6 +213,10 @@ where
 /// Runs a command to its end.
 pub async fn command(command: Command, config: Config, process: Process) -> anyhow::Result<()> {
     match command {
+        Command::Partitions { dry_run } => {
+            let metrics = Metrics::new(&mut MetricsRegistry::default());
+            maintenance(Db::new(&config.mysql)?, &config, metrics).command(dry_run).await
+        }
         Command::Epoch(command) => epoch::run(command, config).await,
         Command::Import => import::run(config, process).await,
         Command::Migrate { status: true } => migration_status(&Db::new(&config.mysql)?).await,

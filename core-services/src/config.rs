@@ -20,6 +20,7 @@ pub struct Config {
     pub conversations: Conversations,
     pub connections: Connections,
     pub ids: Ids,
+    pub outbox: Outbox,
     pub import: Import,
     pub hops: Hops,
 }
@@ -144,6 +145,55 @@ pub struct Ids {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Outbox {
+    pub partitions: Partitions,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partitions {
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    #[serde(with = "duration")]
+    pub width: Duration,
+    #[serde(with = "duration")]
+    pub ahead: Duration,
+    #[serde(with = "duration")]
+    pub retention: Duration,
+    pub max: usize,
+    #[serde(with = "duration")]
+    pub lock_timeout: Duration,
+    pub consumer_groups: Vec<String>,
+    #[serde(with = "duration")]
+    pub guard_timeout: Duration,
+}
+
+impl Partitions {
+    fn validate(&self) -> Result<(), String> {
+        if self.width < Duration::from_secs(60) {
+            return Err("outbox.partitions.width must be at least 1m".into());
+        }
+        if self.lock_timeout.as_secs() == 0 {
+            return Err("outbox.partitions.lock_timeout must be at least 1s: the server counts whole seconds".into());
+        }
+        if self.interval.is_zero() || self.interval > self.ahead {
+            return Err("outbox.partitions.interval must be above 0, and at most outbox.partitions.ahead".into());
+        }
+        // Those of the window, the one that leaves it, today's, those ahead, the catch-all.
+        let needed = (self.retention + self.ahead).as_secs() / self.width.as_secs() + 4;
+        if needed > self.max as u64 {
+            return Err(format!(
+                "outbox.partitions.max is {}, but outbox.partitions.retention and .ahead need {needed} partitions of \
+                 outbox.partitions.width: make them wider",
+                self.max
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Import {
     pub batch: usize,
     #[serde(with = "bytes")]
@@ -206,6 +256,7 @@ impl chassis::Validate for Config {
         if self.conversations.max_name > 128 {
             return Err("conversations.max_name must be at most 128: the column holds no more".into());
         }
+        self.outbox.partitions.validate()?;
         // The design's limit for one call; events are one a member.
         if self.conversations.max_added > 100 {
             return Err("conversations.max_added must be at most 100".into());

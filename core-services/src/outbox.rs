@@ -1,6 +1,11 @@
 //! Rows of `message_producer_outbox`: what Debezium streams, and the event log.
 //!
-//! The envelope is serialised here, once; nothing behind this row parses it.
+//! The envelope is serialised here, once; nothing behind this row parses it. [`maintenance`] looks after the table's
+//! partitions.
+
+pub mod maintenance;
+mod past;
+mod plan;
 
 use chrono::{DateTime, Utc};
 use proto::{ConversationId, Envelope, EventType, UserId, topics::aggregate};

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use proto::{Code, MessageId, rpc::v1};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
@@ -152,26 +152,37 @@ pub struct Events {
     limit: Option<usize>,
 }
 
+/// A page of the event log.
+#[derive(Serialize)]
+pub struct EventPage {
+    items: Vec<Box<RawValue>>,
+    next_cursor: Option<String>,
+    /// False: the log goes back no further than the first item.
+    complete: bool,
+}
+
 /// The event log, as far as the caller may see it: envelopes byte for byte as they were sent.
 pub async fn events(
     State(app): State<Arc<App>>,
     Me(me): Me,
     Conversation(id): Conversation,
     Params(query): Params<Events>,
-) -> Result<Json<Page<Box<RawValue>>>> {
+) -> Result<Json<EventPage>> {
     let access = read::access_of(&app.db, me, id).await?;
     let visible = member_ranges(&access, id)?;
     let limit = limit(query.limit);
     // A former member's log ends where their membership did.
     let up_to = visible.last().and_then(|range| range.to).map_or(access.head, |to| to.min(access.head));
     let events = read::events(app.db.pool(), id, query.after_seq, up_to, limit + 1).await?;
+    let after_seq = query.after_seq.max(0);
+    let complete = events.first().map_or(after_seq >= up_to, |first| first.seq == after_seq + 1);
     let more = events.len() > limit;
     let last = events.get(limit.min(events.len()).wrapping_sub(1)).map(|event| event.seq.to_string());
     let mut items = Vec::with_capacity(limit);
     for event in events.into_iter().take(limit).filter(|event| may_see(&visible, event.seq)) {
         items.push(RawValue::from_string(event.payload).map_err(anyhow::Error::from)?);
     }
-    Ok(Json(Page { items, next_cursor: last.filter(|_| more) }))
+    Ok(Json(EventPage { items, next_cursor: last.filter(|_| more), complete }))
 }
 
 #[derive(Deserialize)]

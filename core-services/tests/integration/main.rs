@@ -12,6 +12,7 @@ mod epoch;
 mod harness;
 mod import;
 mod lifecycle;
+mod partitions;
 mod proxy;
 mod reads;
 mod refusals;
