@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{
     kafka::{Start, Topic, header},
     stomp::{Client, Frame},
-    testing::{DEADLINE, Stack},
+    testing::{DEADLINE, Stack, processes::alone},
 };
 use proto::topics::{self, MESSAGE_EVENTS};
 use serde_json::{Value, json};
@@ -59,6 +59,10 @@ fn is_resumed(frame: &Frame, conversation: i64, above: i64) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_restore_clients_are_told_and_nothing_new_is_taken_for_what_was_lost() -> Result<()> {
+    alone(restore_under_load()).await
+}
+
+async fn restore_under_load() -> Result<()> {
     let stack = Stack::get()?;
     let [alice, bob, carol] = stack.people(["alice", "bob", "carol"]).await?;
     let conversation = stack.channel(&[&alice, &bob]).await?;
