@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use e2e::rest::Rest;
 use tokio::{
+    signal::unix::{SignalKind, signal},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -79,16 +80,25 @@ pub async fn run(options: &RunOptions) -> Result<bool> {
     };
     let outcome = tokio::select! {
         outcome = outcome => outcome,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        told = told_to_stop() => told.and_then(|()| Err(anyhow::anyhow!("interrupted"))),
     };
     if options.keep {
         println!("the stack stays up until Ctrl-C");
-        tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
+        told_to_stop().await?;
     }
     let down = stack.down().await;
     let outcome = outcome?;
     down?;
     Ok(outcome)
+}
+
+/// Ctrl-C or SIGTERM.
+async fn told_to_stop() -> Result<()> {
+    let mut terminated = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C"),
+        _ = terminated.recv() => Ok(()),
+    }
 }
 
 async fn run_seeds(options: &RunOptions, stack: &Stack, links: &Links, settings: &[String]) -> Result<bool> {
@@ -202,6 +212,7 @@ impl Stage<'_> {
         let first = timeout(FIRST_ATTACH, settle::all_attached(self.crowd, &[])).await;
         first.context("not everybody was attached in time, and nothing was broken yet")?;
         self.say("everybody is attached");
+        self.crowd.enter(Phase::Use);
 
         let mut helpers = JoinSet::new();
         let rest = Rest::new(&self.cores());

@@ -156,11 +156,6 @@ impl Running {
         stat.rsplit_once(") ")?.1.chars().next()
     }
 
-    pub fn arguments(self) -> Result<Vec<String>> {
-        let text = std::fs::read(format!("/proc/{}/cmdline", self.pid)).context("reading a process's arguments")?;
-        Ok(text.split(|byte| *byte == 0).map(|one| String::from_utf8_lossy(one).into_owned()).collect())
-    }
-
     pub async fn ended(self, limit: Duration) -> Result<()> {
         wait(limit, || self.has_ended()).await.with_context(|| format!("process {} did not end", self.pid))
     }

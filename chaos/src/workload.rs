@@ -44,6 +44,8 @@ pub struct Load {
 /// What the clients are told to do; in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Connect, subscribe and stay.
+    Arrive,
     /// Send, disconnect, come back.
     Use,
     /// Send nothing new and stay, but get an answer for everything that was sent.
@@ -96,7 +98,7 @@ pub struct Member {
 impl Crowd {
     /// Starts a client for each person.
     pub fn start(people: &People, setting: &Arc<Setting>) -> Result<(Self, Clients)> {
-        let (phase, watched) = watch::channel(Phase::Use);
+        let (phase, watched) = watch::channel(Phase::Arrive);
         let mut crowd = Self { members: Vec::new(), phase };
         let mut clients = Clients(JoinSet::new());
         for (number, person) in people.everybody.iter().enumerate() {

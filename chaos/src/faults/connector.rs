@@ -8,7 +8,7 @@ use bytes::Bytes;
 use e2e::rest::Rest;
 use http::Method;
 use serde_json::Value;
-use sqlx::{ConnectOptions as _, Row as _, mysql::MySqlConnectOptions};
+use sqlx::{ConnectOptions as _, MySqlConnection, Row as _, mysql::MySqlConnectOptions};
 use tokio::time::{Instant, sleep};
 
 use super::Effect;
@@ -32,8 +32,9 @@ pub async fn restart(connect: &str) -> Result<Effect> {
 
 /// Ends the connector's sessions with MySQL, as a fail-over or an operator would.
 pub async fn kill_sessions(stack: &Stack) -> Result<Effect> {
-    let mut mysql = root(stack).await?;
-    let sessions = sqlx::query("SELECT ID FROM information_schema.PROCESSLIST WHERE USER = ?")
+    let mut mysql = as_connector(stack).await?;
+    let others = "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = ? AND ID <> CONNECTION_ID()";
+    let sessions = sqlx::query(others)
         .bind(USER)
         .fetch_all(&mut mysql)
         .await
@@ -101,13 +102,11 @@ async fn ask(connect: &str, method: Method, path: &str) -> Result<Value> {
     }
 }
 
-/// Root may come by the socket only.
-async fn root(stack: &Stack) -> Result<sqlx::MySqlConnection> {
-    let password = stack.folder().join("secrets/mysql-root.password");
+/// As the connector's own user, who may end their own sessions.
+async fn as_connector(stack: &Stack) -> Result<MySqlConnection> {
+    let password = stack.folder().join("secrets/mysql-debezium.password");
     let password = std::fs::read_to_string(&password).with_context(|| format!("reading {}", password.display()))?;
-    let arguments = stack.running("mysql")?.arguments()?;
-    let socket = arguments.iter().find_map(|argument| argument.strip_prefix("--socket="));
-    let socket = socket.context("mysqld was started without --socket")?;
-    let options = MySqlConnectOptions::new().username("root").password(password.trim()).socket(socket);
-    options.connect().await.context("connecting to MySQL as root")
+    let options: MySqlConnectOptions = stack.endpoints()?.mysql.parse().context("the address of MySQL")?;
+    let options = options.username(USER).password(password.trim()).database("information_schema");
+    options.connect().await.context("connecting to MySQL as the connector's user")
 }

@@ -290,7 +290,7 @@ impl Client {
     fn wants_to_leave(&self, plan: &Plan, phase: Phase, now: Instant) -> Option<End> {
         match phase {
             Phase::Use => (now >= plan.ends).then_some(End::Away),
-            Phase::Quiet => None,
+            Phase::Arrive | Phase::Quiet => None,
             Phase::Again => (plan.born < Phase::Again).then_some(End::Away),
             Phase::Close => Some(End::Closed),
         }
