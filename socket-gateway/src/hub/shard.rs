@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use self::rounds::{Asked, TICKS};
+use self::rounds::{Asked, SHORTEST_TICK, TICKS};
 use super::{
     Arrival, Budget, Input, SubscriptionKey, UserState,
     conversation::{self, Attached, Conversation, LogRead, Page, Reader},
@@ -135,8 +135,13 @@ impl Shard {
 
     /// Runs until `stop`.
     pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(self.timing.compare_interval / TICKS as u32);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let every = |time: Duration| {
+            let mut ticks = tokio::time::interval(time.max(SHORTEST_TICK));
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            ticks
+        };
+        let mut lingering = every(self.timing.linger / TICKS as u32);
+        let mut comparing = every(self.timing.compare_interval / TICKS as u32);
         loop {
             tokio::select! {
                 // Answers first: they are few, and what they let go on was asked for before the inputs that wait.
@@ -144,7 +149,8 @@ impl Shard {
                 () = stop.cancelled() => return,
                 Some(answer) = self.answers.next(), if !self.answers.is_empty() => self.answered(answer),
                 // Rare, and under load the inputs never end.
-                now = ticks.tick() => self.tick(now),
+                now = lingering.tick() => self.let_go(now),
+                _ = comparing.tick() => self.compare_a_part(),
                 input = inputs.recv() => match input {
                     Some(Input::Arrived(arrivals)) => self.all_arrived(arrivals).await,
                     Some(input) => self.input(input),

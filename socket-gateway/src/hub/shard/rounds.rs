@@ -8,8 +8,10 @@ use tokio::time::Instant;
 use super::{Answer, Backend, Conversation, Shard};
 use crate::registration::Key;
 
-/// Ticks of a comparison interval: the heads are spread over them.
+/// Ticks of a comparison interval, over which the heads are spread, and of the linger.
 pub(super) const TICKS: usize = 10;
+/// However short the linger is.
+pub(super) const SHORTEST_TICK: Duration = Duration::from_millis(10);
 /// Heads, or users, of one read.
 const COMPARE_BATCH: usize = 500;
 
@@ -27,8 +29,8 @@ impl Asked {
 }
 
 impl Shard {
-    /// Forgets what nobody follows any more, and compares a part of the rest.
-    pub(super) fn tick(&mut self, now: Instant) {
+    /// Forgets what nobody follows any more.
+    pub(super) fn let_go(&mut self, now: Instant) {
         let linger = self.timing.linger;
         let over = |since: Option<Instant>| since.is_some_and(|since| now.duration_since(since) >= linger);
         let mut released: Vec<Key> = Vec::new();
@@ -58,6 +60,10 @@ impl Shard {
                 Answer::Nothing
             }));
         }
+    }
+
+    /// Compares the next part of what is served.
+    pub(super) fn compare_a_part(&mut self) {
         // While Redis or core is away one part waits for them, and not one more each tick.
         if self.comparing > 0 {
             return;

@@ -51,7 +51,7 @@ async fn an_answer_to_a_released_conversation_is_not_taken_by_its_successor() {
     shard.input(attach(&outgoing));
     let first = shard.conversations[&ID].life;
     shard.input(Input::Detach { key: KEY, conversations: vec![ID], outgoing: Arc::clone(&outgoing) });
-    shard.tick(Instant::now());
+    shard.let_go(Instant::now());
     assert!(shard.conversations.is_empty(), "it is released");
 
     shard.input(attach(&outgoing));
@@ -85,7 +85,7 @@ async fn an_answer_to_a_released_user_is_not_taken_by_their_successor() {
     shard.input(watch());
     let first = shard.users[&ID].life;
     shard.input(Input::UnwatchUser { key: KEY, user: ID });
-    shard.tick(Instant::now());
+    shard.let_go(Instant::now());
     assert!(shard.users.is_empty(), "they are released");
 
     shard.input(watch());
@@ -105,4 +105,25 @@ async fn an_answer_to_a_released_user_is_not_taken_by_their_successor() {
     assert_eq!(outgoing.take_events().len(), 0);
     shard.answered(read(second));
     assert_eq!(outgoing.take_events().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_follows_is_let_go_after_the_linger_however_rarely_heads_are_compared() {
+    const LINGER: Duration = Duration::from_secs(2);
+    let (mut shard, outgoing) = (shard(), queue(1 << 16, 1));
+    shard.timing = Timing { linger: LINGER, compare_interval: Duration::from_secs(3600), ..shard.timing };
+    let metrics = Arc::clone(&shard.metrics);
+    let serves = async |count: i64| {
+        while metrics.conversations.get() != count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (inputs, received) = mpsc::channel(1);
+    tokio::spawn(shard.run(received, CancellationToken::new()));
+    inputs.send(attach(&outgoing)).await.unwrap();
+    serves(1).await;
+    inputs.send(Input::Detach { key: KEY, conversations: vec![ID], outgoing }).await.unwrap();
+    let began = Instant::now();
+    serves(0).await;
+    assert!((LINGER..LINGER * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
 }
