@@ -34,11 +34,7 @@ pub async fn restart(connect: &str) -> Result<Effect> {
 pub async fn kill_sessions(stack: &Stack) -> Result<Effect> {
     let mut mysql = as_connector(stack).await?;
     let others = "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = ? AND ID <> CONNECTION_ID()";
-    let sessions = sqlx::query(others)
-        .bind(USER)
-        .fetch_all(&mut mysql)
-        .await
-        .context("listing MySQL's sessions")?;
+    let sessions = sqlx::query(others).bind(USER).fetch_all(&mut mysql).await.context("listing MySQL's sessions")?;
     let mut killed = 0;
     for session in &sessions {
         let id: u64 = session.try_get(0)?;
