@@ -339,7 +339,7 @@ impl Machine {
 
     fn frame(&mut self, frame: Frame, now: Instant) {
         self.metrics.frame_in(frame.verb);
-        if let Some(end) = self.check_ids(&frame) {
+        if let Some(end) = self.negotiate(&frame).or_else(|| self.check_ids(&frame)) {
             return self.end(end);
         }
         let command = match Command::parse(frame, self.version) {

@@ -30,7 +30,6 @@ pub enum Command {
 /// CONNECT or STOMP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connect {
-    pub accept_version: Option<String>,
     /// The access token: of `Authorization: Bearer`, else the `passcode`.
     pub token: Option<String>,
     /// What the client can send and wants to get, milliseconds; 0: nothing.
@@ -195,7 +194,6 @@ fn connect(mut headers: Headers, receipt: Option<String>) -> Result<Connect, Str
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
     });
     Ok(Connect {
-        accept_version: headers.take("accept-version"),
         token: bearer
             .or_else(|| headers.take("passcode"))
             .map(|token| token.trim().to_owned())

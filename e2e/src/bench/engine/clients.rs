@@ -214,6 +214,8 @@ impl Clients {
         for (number, client) in self.clients.iter_mut().enumerate().filter(|(_, client)| client.stalled) {
             client.stalled = false;
             let Some(stream) = &mut client.stream else { continue };
+            // What is left is much, and would come in drops.
+            socket2::SockRef::from(&*stream).set_recv_buffer_size(BUFFER)?;
             self.registry.register(stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use socket_gateway::{
     disconnect::Disconnect,
     metrics::Metrics,
     session::{HeldLimits, Input, Machine, Output, Retry, Settings},
-    stomp::{Command, Decoder, Frame, Limits, Verb, Version},
+    stomp::{Decoder, Frame, Limits, Verb, Version},
     websocket::Fault,
 };
 use tokio::time::Instant;
@@ -183,14 +183,14 @@ impl Driver {
     }
 
     fn came(&mut self, frame: &Frame) {
-        if !self.connecting
-            && let Ok(Command::Connect(connect)) = Command::parse(frame.clone(), self.version)
-            && let Some(version) = Version::negotiate(connect.accept_version.as_deref(), None)
+        let connect = matches!(frame.verb, Verb::Connect | Verb::Stomp);
+        if connect
+            && !self.connecting
+            && let Some(version) = Version::negotiate(frame.headers.get("accept-version"), None)
         {
             (self.connecting, self.version) = (true, version);
         }
         let Some(id) = frame.headers.get("receipt") else { return };
-        let connect = matches!(frame.verb, Verb::Connect | Verb::Stomp);
         // What becomes of one within a transaction is decided by how that ends.
         self.receipts.asked(id, !connect && frame.headers.get("transaction").is_none());
     }

@@ -11,7 +11,7 @@ use crate::{
     disconnect::Disconnect,
     refusal::Refusal,
     session::frames::{self, About},
-    stomp::{Connect, Frame, Version},
+    stomp::{Connect, Frame, Verb, Version},
 };
 
 impl Machine {
@@ -24,15 +24,26 @@ impl Machine {
         Some(Disconnect::protocol(format!("the header {name} is longer than {max} bytes")).receipt(receipt))
     }
 
-    pub(super) fn connect(&mut self, connect: Connect) {
-        let Connect { accept_version, receipt, .. } = &connect;
-        match Version::negotiate(accept_version.as_deref(), self.subprotocol) {
-            None => {
-                let end = Disconnect::no_common_version(accept_version.as_deref());
-                return self.end(end.receipt(receipt.clone()));
-            }
-            Some(version) => self.version = version,
+    /// Before anything else is looked at in a CONNECT: whatever is said of it is written as its version has it.
+    pub(super) fn negotiate(&mut self, frame: &Frame) -> Option<Disconnect> {
+        if !matches!((&self.phase, frame.verb), (Phase::Opening { .. }, Verb::Connect | Verb::Stomp)) {
+            return None;
         }
+        let offered = frame.headers.get("accept-version");
+        match Version::negotiate(offered, self.subprotocol) {
+            Some(version) => {
+                self.version = version;
+                None
+            }
+            None => {
+                let receipt = frame.headers.get("receipt").map(str::to_owned);
+                Some(Disconnect::no_common_version(offered).receipt(receipt))
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, connect: Connect) {
+        let receipt = &connect.receipt;
         let Some(token) = connect.token.clone() else {
             let message = "CONNECT needs an access token, as Authorization: Bearer or as passcode";
             let end = Disconnect::unauthenticated(Code::Unauthenticated, message);

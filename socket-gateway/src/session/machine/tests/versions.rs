@@ -42,6 +42,17 @@ async fn no_common_version_is_answered_with_those_spoken_here() {
     }
 }
 
+/// Found by the fuzz target `session`.
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_a_connect_is_written_as_its_own_version_has_it() {
+    let receipt = format!("a:{}", "x".repeat(settings().id));
+    for (accept, written) in [("", receipt.clone()), ("accept-version:1.2\n", receipt.replace(':', "\\c"))] {
+        let outputs = Driven::new().frame(&format!("CONNECT\n{accept}passcode:t\nreceipt:{receipt}\n\n\0"));
+        assert_eq!(ended(&outputs), (Some("protocol_error"), 4400));
+        assert_eq!(header(one_written(&outputs), "receipt-id"), Some(&*written), "{accept}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_names_the_cause_the_receipt_and_how_long_it_is() {
     for version in [Version::V1_0, Version::V1_1, Version::V1_2] {
