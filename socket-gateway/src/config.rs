@@ -255,7 +255,7 @@ impl Validate for Config {
             return Err(format!("{key} must be above 0"));
         }
         let client_url = &self.sockjs.client_url;
-        let rules: [(bool, &str); 16] = [
+        let rules: [(bool, &str); 17] = [
             (
                 !self.gateway.id.is_empty() && self.gateway.id.chars().all(id_is_safe),
                 "gateway.id must be letters, digits, dashes and dots",
@@ -291,6 +291,11 @@ impl Validate for Config {
                 "sockjs.client_url must be a path or an http(s) URL",
             ),
             (
+                self.websocket.allowed_origins.iter().all(|origin| is_origin(origin)),
+                "websocket.allowed_origins must be \"*\", \"null\" or as browsers write them: https://chat.example, with a \
+                 port where it is not the usual one, nothing behind it, no wildcard in it",
+            ),
+            (
                 self.websocket.max_frame <= self.websocket.max_message,
                 "websocket.max_frame must not be above websocket.max_message",
             ),
@@ -317,6 +322,15 @@ impl Validate for Config {
     fn shutdown(&self) -> &Shutdown {
         &self.shutdown
     }
+}
+
+/// Whether a browser could send that as its `Origin`, or it stands for any.
+fn is_origin(text: &str) -> bool {
+    let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    matches!(text, "*" | "null" | "file://")
+        || text.split_once("://").is_some_and(|(scheme, authority)| {
+            [scheme, authority].iter().all(|part| !part.is_empty() && part.chars().all(is_host))
+        })
 }
 
 #[cfg(test)]
@@ -351,6 +365,16 @@ pub mod tests {
         assert!(load(&[("CORE__BATCH", "0")]).unwrap_err().contains("core.batch"));
         assert!(load(&[("SOCKJS__HEARTBEAT", "0s")]).unwrap_err().contains("sockjs.heartbeat"));
         assert!(load(&[("SOCKJS__CLIENT_URL", "/x\"><script>")]).unwrap_err().contains("sockjs.client_url"));
+        for origin in ["https://chat.example/", "chat.example", "https://*.example", "https://a.example; script-src *"]
+        {
+            let message = load(&[("WEBSOCKET__ALLOWED_ORIGINS", &format!("[{origin:?}]"))]).unwrap_err();
+            assert!(message.contains("websocket.allowed_origins"), "{origin}: {message}");
+        }
+        load(&[(
+            "WEBSOCKET__ALLOWED_ORIGINS",
+            r#"["null", "file://", "https://chat.example:8443", "http://[::1]:8080"]"#,
+        )])
+        .unwrap();
         assert!(load(&[("GATEWAY__ID", "a:b")]).unwrap_err().contains("gateway.id"));
         assert!(load(&[("HUB__SHARTS", "1")]).unwrap_err().contains("sharts"));
     }

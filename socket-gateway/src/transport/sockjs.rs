@@ -72,7 +72,7 @@ impl Sockjs {
     pub fn new(config: &Config) -> Self {
         let settings = config.sockjs.clone();
         Self {
-            iframe: pages::Iframe::new(&settings.client_url),
+            iframe: pages::Iframe::new(&settings.client_url, &config.websocket.allowed_origins),
             request_timeout: config.server.header_timeout,
             sessions: Mutex::default(),
             emptied: Notify::new(),

@@ -111,7 +111,8 @@ impl Gate {
         &self.services.metrics
     }
 
-    /// Requests without an Origin are not a browser's, or come from a page of this gateway.
+    /// Requests without an Origin are not a browser's, or only read: scripts of JSONP, and what the page in an iframe
+    /// gets. To send, browsers say their Origin.
     pub fn allows_origin(&self, headers: &HeaderMap) -> bool {
         let allowed = &self.settings.allowed_origins;
         let origin = headers.get(ORIGIN).or_else(|| headers.get(DRAFT_ORIGIN));

@@ -69,6 +69,24 @@ async fn the_page_for_iframes_is_kept_by_caches() {
 }
 
 #[tokio::test]
+async fn only_pages_on_the_list_of_origins_may_hold_the_iframe() {
+    let list = "[\"https://chat.example\", \"null\", \"https://gateway.example:8443\"]";
+    let gateway = Gateway::with(&[("WEBSOCKET__ALLOWED_ORIGINS", list)]).await;
+    let answer = gateway.get("/ws/iframe.html").await;
+    let policy = "frame-ancestors https://chat.example https://gateway.example:8443";
+    assert_eq!((answer.status, answer.header("content-security-policy")), (200, Some(policy)));
+    assert_eq!((answer.header("cache-control"), answer.header("expires")), (Some("no-cache"), None));
+    let etag = answer.header("etag").unwrap();
+    let again = gateway.ask(Request::new("GET", "/ws/iframe.html").header("If-None-Match", etag)).await;
+    assert_eq!((again.status, again.header("content-security-policy")), (304, Some(policy)));
+    assert_eq!(again.header("cache-control"), Some("no-cache"));
+
+    let open = Gateway::start().await.get("/ws/iframe.html").await;
+    assert_eq!(open.header("content-security-policy"), None);
+    assert_ne!(open.header("etag").unwrap(), etag);
+}
+
+#[tokio::test]
 async fn info_says_what_is_offered_and_lends_entropy() {
     let gateway = Gateway::start().await;
     let mut entropy = Vec::new();

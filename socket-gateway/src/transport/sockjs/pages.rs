@@ -4,7 +4,7 @@ use axum::response::{IntoResponse as _, Response};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH},
+    header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH},
 };
 use sha1::{Digest as _, Sha1};
 
@@ -42,14 +42,17 @@ pub fn info(settings: &config::Sockjs) -> Response {
     headers::uncached(response)
 }
 
-/// The page for iframes: it speaks to this gateway for a page of another origin.
+/// The page for iframes: it speaks to this gateway for a page of another origin. Its requests are of the gateway's own
+/// origin, so browsers are told whose pages may hold it.
 pub struct Iframe {
     page: String,
     etag: HeaderValue,
+    /// The Content-Security-Policy; none: any page.
+    holders: Option<HeaderValue>,
 }
 
 impl Iframe {
-    pub fn new(client_url: &str) -> Self {
+    pub fn new(client_url: &str, allowed_origins: &[String]) -> Self {
         let page = format!(
             r#"<!DOCTYPE html>
 <html>
@@ -69,16 +72,31 @@ impl Iframe {
 </html>
 "#
         );
-        let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha1::digest(&page)));
-        Self { page, etag: etag.parse().expect("base64 is a header value") }
+        let holders = (!allowed_origins.iter().any(|origin| origin == "*")).then(|| {
+            let origins = allowed_origins.iter().filter(|origin| *origin != "null").map(String::as_str);
+            format!("frame-ancestors {}", origins.collect::<Vec<_>>().join(" "))
+        });
+        let digest = Sha1::new().chain_update(&page).chain_update(holders.as_deref().unwrap_or_default()).finalize();
+        let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(digest));
+        let holders = holders.map(|holders| holders.parse().expect("the configuration was checked for origins"));
+        Self { page, etag: etag.parse().expect("base64 is a header value"), holders }
     }
 
     pub fn page(&self, request: &HeaderMap) -> Response {
         let etag = [(ETAG, self.etag.clone())];
-        if request.get_all(IF_NONE_MATCH).iter().any(|known| known == self.etag) {
-            return (StatusCode::NOT_MODIFIED, etag, headers::cached()).into_response();
+        let mut response = if request.get_all(IF_NONE_MATCH).iter().any(|known| known == self.etag) {
+            (StatusCode::NOT_MODIFIED, etag, headers::cached()).into_response()
+        } else {
+            let content_type = [(CONTENT_TYPE, "text/html; charset=UTF-8")];
+            (etag, headers::cached(), content_type, self.page.clone()).into_response()
+        };
+        if let Some(holders) = &self.holders {
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_SECURITY_POLICY, holders.clone());
+            // Kept, but asked for each time: who is taken off the list is off at once.
+            headers.remove(EXPIRES);
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }
-        let content_type = [(CONTENT_TYPE, "text/html; charset=UTF-8")];
-        (etag, headers::cached(), content_type, self.page.clone()).into_response()
+        response
     }
 }
