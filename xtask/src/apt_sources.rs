@@ -13,11 +13,19 @@ struct Source {
     components: Vec<String>,
 }
 
-/// The mirror from which this machine gets Debian itself (not its security updates, not other vendors' packages).
+/// Where this machine gets Debian itself from (not its security updates, not other vendors' packages).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Debian {
+    pub mirror: String,
+    /// The release that the machine is.
+    pub suite: String,
+}
+
+/// Reads the machine's apt sources.
 ///
 /// # Errors
 /// No such source is configured.
-pub fn debian_mirror() -> Result<String> {
+pub fn debian() -> Result<Debian> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let codename = codename(&release).unwrap_or_default();
     let apt = Path::new("/etc/apt");
@@ -39,7 +47,7 @@ fn codename(os_release: &str) -> Option<&str> {
     Some(value.trim_matches('"'))
 }
 
-fn choose(sources: &[Source], codename: &str) -> Option<String> {
+fn choose(sources: &[Source], codename: &str) -> Option<Debian> {
     let is_debian = |suite: &str| suite == codename || matches!(suite, "stable" | "testing" | "unstable" | "sid");
     let usable = |source: &&Source| {
         is_debian(&source.suite)
@@ -48,7 +56,8 @@ fn choose(sources: &[Source], codename: &str) -> Option<String> {
             // Other vendors use the codename as a suite too; a Debian archive is a folder of that name.
             && source.uri.trim_end_matches('/').rsplit('/').any(|part| part == "debian")
     };
-    sources.iter().find(usable).map(|source| source.uri.trim_end_matches('/').to_owned())
+    let source = sources.iter().find(usable)?;
+    Some(Debian { mirror: source.uri.trim_end_matches('/').to_owned(), suite: source.suite.clone() })
 }
 
 fn parse(file: &Path, text: &str) -> Vec<Source> {
@@ -105,7 +114,7 @@ mod tests {
     use super::*;
 
     fn mirror(file: &str, text: &str) -> Option<String> {
-        choose(&parse(Path::new(file), text), "bookworm")
+        Some(choose(&parse(Path::new(file), text), "bookworm")?.mirror)
     }
 
     #[test]
@@ -122,6 +131,12 @@ mod tests {
                     deb [arch=amd64 signed-by=/x.gpg] https://mirror.example/debian/ bookworm main contrib # here\n";
         assert_eq!(mirror("sources.list", text).unwrap(), "https://mirror.example/debian");
         assert_eq!(mirror("a.list", "deb http://m.example/debian stable main").unwrap(), "http://m.example/debian");
+    }
+
+    #[test]
+    fn the_machines_release_is_the_suite_of_that_source() {
+        let text = "deb http://m.example/debian bookworm-updates main\ndeb http://m.example/debian bookworm main\n";
+        assert_eq!(choose(&parse(Path::new("a.list"), text), "bookworm").unwrap().suite, "bookworm");
     }
 
     #[test]

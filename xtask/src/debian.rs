@@ -1,8 +1,8 @@
 //! Debian packages without root: downloaded with everything they need, verified with Debian's keyring, and unpacked
 //! into a folder of `.switchboard/pkg` instead of being installed.
 //!
-//! They come from `sid`, the only suite that has MySQL and a current Go, from the mirror that this machine uses
-//! anyway. apt gets private lists, caches and an empty package database, so the machine's own stay as they are.
+//! They come from the mirror that this machine uses anyway. apt gets private lists, caches and an empty package
+//! database, so the machine's own stay as they are.
 
 use crate::apt_sources;
 use crate::command::{self, on_path};
@@ -15,12 +15,24 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const SUITE: &str = "sid";
 const STAMP: &str = "switchboard-stamp";
+
+/// Which Debian the packages are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// The only one that has MySQL and a current Go. Its programs need its own C library, hence its own loader.
+    Sid,
+    /// The machine's: its programs run with the machine's C library, which is left out, and with theirs otherwise.
+    Machine,
+}
+
+/// Not unpacked where the machine's own is used.
+const C_LIBRARY: &str = "libc6_";
 
 /// What to unpack where.
 #[derive(Debug)]
 pub struct Unpacked<'a> {
+    pub suite: Suite,
     /// The folder's name in `.switchboard/pkg`.
     pub folder: &'a str,
     pub packages: &'a [&'a str],
@@ -37,13 +49,18 @@ impl Unpacked<'_> {
     /// Downloads and unpacks, unless a finished download of the same is there.
     pub fn install(&self, layout: &Layout, report: &Report, step: &str, interrupt: &Interrupt) -> Result<()> {
         let root = self.root(layout);
-        let stamp = format!("{} from {SUITE}; {}\n", self.packages.join(" "), self.pinned);
+        let suite = match self.suite {
+            Suite::Sid => "sid".to_owned(),
+            Suite::Machine => apt_sources::debian()?.suite,
+        };
+        let stamp = format!("{} from {suite}; {}\n", self.packages.join(" "), self.pinned);
         if fs::read_to_string(root.join(STAMP)).ok().as_ref() == Some(&stamp) {
             return Ok(());
         }
         if on_path("apt-get").is_none() || on_path("dpkg").is_none() {
             bail!(
-                "apt-get and dpkg are missing: on a machine that is not Debian, put mysqld 8.0 or newer and redis-server on the PATH"
+                "apt-get and dpkg are missing: on a machine that is not Debian, put mysqld 8.0 or newer and redis-server on the \
+                 PATH, for the tests go and chromium too"
             );
         }
         ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing: apt-get install debian-archive-keyring");
@@ -53,8 +70,8 @@ impl Unpacked<'_> {
         for folder in [&work, &fresh] {
             remove_folder(folder)?;
         }
-        let apt = Apt::prepare(&work)?;
-        report.line(step, format_args!("reading the package lists of {SUITE}"));
+        let apt = Apt::prepare(&work, &suite)?;
+        report.line(step, format_args!("reading the package lists of {suite}"));
         command::run(apt.command(&["update"]), &log, interrupt, |_| {})?;
         report.line(step, format_args!("downloading {} and what they need", self.packages.join(", ")));
         let arguments = ["install", "--download-only", "--no-install-recommends"];
@@ -64,7 +81,10 @@ impl Unpacked<'_> {
                 report.line(step, line);
             }
         })?;
-        let archives = apt.archives()?;
+        let mut archives = apt.archives()?;
+        if self.suite == Suite::Machine {
+            archives.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(C_LIBRARY)));
+        }
         report.line(step, format_args!("unpacking {} packages", archives.len()));
         fs::create_dir_all(&fresh)?;
         for archive in &archives {
@@ -86,15 +106,15 @@ struct Apt {
 }
 
 impl Apt {
-    fn prepare(work: &Path) -> Result<Self> {
-        let mirror = apt_sources::debian_mirror()?;
+    fn prepare(work: &Path, suite: &str) -> Result<Self> {
+        let mirror = apt_sources::debian()?.mirror;
         let (lists, cache, sources) = (work.join("lists"), work.join("cache"), work.join("sources.list"));
         for folder in [lists.join("partial"), cache.join("archives/partial")] {
             fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         }
         let status = work.join("status");
         fs::write(&status, "")?;
-        fs::write(&sources, format!("deb [signed-by={KEYRING}] {mirror} {SUITE} main\n"))?;
+        fs::write(&sources, format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))?;
         let options = [
             format!("Dir::State::Lists={}", lists.display()),
             format!("Dir::Etc::sourcelist={}", sources.display()),

@@ -4,7 +4,7 @@
 //! `sid` moves: `deploy/mysql/tested-version` says what this was tested with; another version is taken with a notice.
 
 use crate::command::{self, on_path};
-use crate::debian::Unpacked;
+use crate::debian::{Suite, Unpacked};
 use crate::interrupt::Interrupt;
 use crate::layout::Layout;
 use crate::report::Report;
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const STEP: &str = "packages";
-const DEBIAN: Unpacked = Unpacked { folder: "debian", packages: &[], pinned: "" };
+const DEBIAN: Unpacked = Unpacked { suite: Suite::Sid, folder: "debian", packages: &[], pinned: "" };
 
 /// A server program and how to call it.
 #[derive(Debug, Clone)]

@@ -1,32 +1,47 @@
-//! What only tests need: clients that we did not write (npm and Python packages) and grpcurl. They go into
-//! `.switchboard/pkg`. A machine without Go gets one there too; node and pip, if missing, are installed by apt.
+//! What only tests need: clients that we did not write (npm and Python packages, Spring's jars), grpcurl and a browser.
+//! They go into `.switchboard/pkg`. A machine without Go gets one there too; node and pip, if missing, are installed by
+//! apt.
 
 use crate::command::{self, on_path};
-use crate::debian::Unpacked;
+use crate::debian::{Suite, Unpacked};
 use crate::interrupt::Interrupt;
+use crate::jars::{self, Jars};
 use crate::layout::Layout;
 use crate::report::Report;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const STEP: &str = "test-tools";
 const GRPCURL: &str = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3";
+/// Chromium without windows, by its own name or as a mode of the whole one.
+const BROWSERS: [&str; 2] = ["chromium-headless-shell", "chromium"];
 
 /// Where they are.
 pub struct TestTools {
     /// Goes before the PATH.
     bin: PathBuf,
     python: PathBuf,
+    browser: PathBuf,
+    /// Class path of the Java client.
+    spring: PathBuf,
 }
 
 impl TestTools {
     pub fn install(layout: &Layout, report: &Report, interrupt: &Interrupt) -> Result<Self> {
-        let tools = Self { bin: layout.pkg().join("bin"), python: layout.pkg().join("python") };
         let installer = Installer { layout, report, interrupt };
+        let tools = Self {
+            bin: layout.pkg().join("bin"),
+            python: layout.pkg().join("python"),
+            browser: installer.browser()?,
+            spring: layout.pkg().join("spring"),
+        };
         fs::create_dir_all(&tools.bin)?;
         installer.debian_packages()?;
+        let spring = Jars { what: "Spring", profile: None, folder: "" };
+        jars::copy(layout, report, (STEP, "e2e/java/pom.xml"), &tools.spring, &[spring], interrupt)?;
         installer.python_packages(&tools.python)?;
         installer.node_packages()?;
         installer.grpcurl(&tools.bin)?;
@@ -39,6 +54,7 @@ impl TestTools {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::iter::once(self.bin.clone()).chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(folders)?).env("PYTHONPATH", &self.python);
+        command.env("SWITCHBOARD_BROWSER", &self.browser).env("SWITCHBOARD_SPRING", &self.spring);
         Ok(())
     }
 }
@@ -76,6 +92,29 @@ impl Installer<'_> {
             self.run(apt)?;
         }
         Ok(())
+    }
+
+    /// The machine's Chromium, else that of its Debian release.
+    fn browser(&self) -> Result<PathBuf> {
+        if let Some(browser) = BROWSERS.iter().find_map(|name| on_path(name)) {
+            return Ok(browser);
+        }
+        let packages =
+            Unpacked { suite: Suite::Machine, folder: "chromium", packages: &BROWSERS[..1], pinned: "for tests" };
+        packages.install(self.layout, self.report, STEP, self.interrupt)?;
+        let root = packages.root(self.layout);
+        // Its processes start each other, so the way to the libraries goes with them.
+        let script = format!(
+            "#!/bin/sh\nroot='{root}'\nexport LD_LIBRARY_PATH=\"$root/usr/lib/{abi}:$root/lib/{abi}:$root/usr/lib/{abi}/pulseaudio\"\n\
+             exec \"$root/usr/lib/chromium/{program}\" \"$@\"\n",
+            root = root.display(),
+            abi = format_args!("{}-linux-gnu", std::env::consts::ARCH),
+            program = BROWSERS[0],
+        );
+        let start = root.join("start");
+        fs::write(&start, script).with_context(|| format!("writing {}", start.display()))?;
+        fs::set_permissions(&start, fs::Permissions::from_mode(0o755))?;
+        Ok(start)
     }
 
     fn python_packages(&self, target: &Path) -> Result<()> {
@@ -120,7 +159,7 @@ impl Installer<'_> {
         if let Some(go) = on_path("go") {
             return Ok(go);
         }
-        let packages = Unpacked { folder: "golang", packages: &["golang-go"], pinned: GRPCURL };
+        let packages = Unpacked { suite: Suite::Sid, folder: "golang", packages: &["golang-go"], pinned: GRPCURL };
         packages.install(self.layout, self.report, STEP, self.interrupt)?;
         let libraries = packages.root(self.layout).join("usr/lib");
         let folders = fs::read_dir(&libraries)?.flatten().map(|entry| entry.path().join("bin/go"));
