@@ -7,6 +7,7 @@ pub mod processes;
 use std::{fmt, future::Future, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use sqlx::{Connection as _, MySqlConnection};
 use tokio::{
     process::Command,
     time::{Instant, interval},
@@ -84,6 +85,21 @@ impl Stack {
         let mut client = Client::connect(&self.gateway(gateway), &person.token).await?;
         client.subscribe("/user/queue/errors").await?;
         Ok(client)
+    }
+
+    /// The seq up to which this person's clients have acknowledged, as core has stored it.
+    pub async fn delivered(&self, person: &Person, conversation: i64) -> Result<Option<i64>> {
+        let mut mysql = MySqlConnection::connect(&self.endpoints.mysql).await?;
+        let query = "SELECT delivered_seq FROM message_acks WHERE user_id = ? AND conversation_id = ?";
+        Ok(sqlx::query_scalar(query).bind(person.user_id).bind(conversation).fetch_optional(&mut mysql).await?)
+    }
+
+    /// Waits until that is `seq`.
+    pub async fn delivered_becomes(&self, person: &Person, conversation: i64, seq: i64) -> Result<()> {
+        eventually(format!("{seq} is the delivered position"), async || {
+            Ok((self.delivered(person, conversation).await? == Some(seq)).then_some(()))
+        })
+        .await
     }
 }
 

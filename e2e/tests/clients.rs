@@ -1,7 +1,8 @@
 //! Clients that we did not write: @stomp/stompjs, sockjs-client and stomp.py, as they are published, through the
-//! programs of `examples/`.
+//! programs of `examples/`; and Spring's, through `java/`. sockjs-client in a browser is in `browser.rs`.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -11,10 +12,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use e2e::{
     endpoints::Endpoints,
     history::History,
+    own_gateway::OwnGateway,
     rest::Session,
     testing::{DEADLINE, Stack},
 };
 use serde::Deserialize;
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -147,6 +150,87 @@ async fn sockjs_client_exchanges_messages_over_each_of_its_transports() -> Resul
     let verdict = history.verdict();
     assert!(verdict.is_clean(), "{verdict}");
     assert_eq!(verdict.deliveries, total * SOCKJS_TRANSPORTS.len());
+    Ok(())
+}
+
+/// How Spring's client connects, in the words of its program, and whether that is by SockJS.
+const SPRING_WAYS: [(&str, bool); 3] =
+    [("websocket", false), ("sockjs websocket", true), ("sockjs xhr-streaming", true)];
+/// What it prints on each way. One person sends twenty messages, the other acknowledges all but the last of them.
+const SPRING_CHECKS: [&str; 14] = [
+    "connected with STOMP 1.2",
+    "heart-beats agreed",
+    "SUBSCRIBE has its receipt",
+    "RESUMED comes first",
+    "each SEND has its receipt, in order",
+    "messages come once, in order, with an ack header",
+    "each ACK and the NACK have their receipt",
+    "only heart-beats for a while, and the session lives",
+    "nothing comes after UNSUBSCRIBE",
+    "nothing went wrong",
+    "ERROR names the receipt of its SEND",
+    "and the close comes after it",
+    "a bad token is answered with ERROR",
+    "and then with the close",
+];
+/// The seq of the last that is acknowledged; the first is the channel's own.
+const SPRING_ACKNOWLEDGED: i64 = 20;
+
+/// Compiles the program, with the compiler that is among its jars; gives the class path to run it.
+async fn spring_client() -> Result<OsString> {
+    let jars = std::env::var_os("SWITCHBOARD_SPRING")
+        .context("SWITCHBOARD_SPRING is not set: `cargo xtask test` gets the jars and sets it")?;
+    let classes = Path::new(env!("CARGO_TARGET_TMPDIR")).join("spring-client");
+    let jars: Vec<PathBuf> = std::fs::read_dir(&jars)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let jars = std::env::join_paths(jars.iter().filter(|path| path.extension().is_some_and(|it| it == "jar")))?;
+    let mut compiler = Command::new("java");
+    compiler.arg("-cp").arg(&jars).args(["org.eclipse.jdt.internal.compiler.batch.Main", "-17", "-proc:none"]);
+    compiler.arg("-cp").arg(&jars).arg("-d").arg(&classes);
+    compiler.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("java/SpringClient.java"));
+    let output = compiler.output().await?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(std::env::join_paths(std::iter::once(classes).chain(std::env::split_paths(&jars)))?)
+}
+
+#[tokio::test]
+async fn springs_client_talks_over_websocket_and_sockjs_with_heart_beats_receipts_and_individual_acks() -> Result<()> {
+    let stack = Stack::get()?;
+    let gateway = OwnGateway::start(&stack, "gateway-for-spring", |_| {
+        // So that the program sees within seconds whether they go both ways.
+        [
+            ("SESSION__HEART_BEAT_SEND", "1s".to_owned()),
+            ("SESSION__HEART_BEAT_RECEIVE", "1s".to_owned()),
+            ("SESSION__HEART_BEAT_TOLERANCE", "2s".to_owned()),
+        ]
+    });
+    let (class_path, gateway, [sami, otto]) =
+        tokio::try_join!(spring_client(), gateway, stack.people(["sami", "otto"]))?;
+    let mut ways = Vec::new();
+    for (way, by_sockjs) in SPRING_WAYS {
+        let conversation = stack.channel(&[&sami, &otto]).await?;
+        let scheme = if by_sockjs { "http" } else { "ws" };
+        let url = format!("{}/ws", gateway.url.replacen("http", scheme, 1));
+        ways.push((way, conversation, url));
+    }
+    let input = ways.iter().map(|(way, conversation, url)| {
+        let conversation = conversation.to_string();
+        json!({ "way": way, "url": url, "token": sami.token, "other": otto.token, "conversation": conversation })
+    });
+    let input = serde_json::Value::from_iter(input).to_string();
+    let mut program = Command::new("java");
+    program.args(["-Dfile.encoding=UTF-8", "-XX:+UseSerialGC", "-cp"]).arg(class_path).arg("SpringClient");
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut program = program.spawn().context("starting java")?;
+    program.stdin.take().context("no input")?.write_all(input.as_bytes()).await?;
+    let output = timeout(EXCHANGE_DEADLINE, program.wait_with_output()).await.context("it did not end")??;
+    let (printed, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}{said}");
+    for (way, conversation, _) in ways {
+        let checked: Vec<&str> =
+            printed.lines().filter_map(|line| line.strip_prefix(way)?.strip_prefix(": ")).collect();
+        assert_eq!(checked, SPRING_CHECKS, "{way}");
+        stack.delivered_becomes(&sami, conversation, SPRING_ACKNOWLEDGED).await.context(way)?;
+    }
     Ok(())
 }
 

@@ -4,23 +4,8 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::{
     stomp::{Client, Closed, Frame, Incoming, Reader, Writer, connect_as, connect_raw},
-    testing::{Person, Stack, eventually},
+    testing::Stack,
 };
-use sqlx::{Connection as _, MySqlConnection};
-
-/// How far core says that this person has got.
-async fn delivered(stack: &Stack, person: &Person, conversation: i64) -> Result<Option<i64>> {
-    let mut mysql = MySqlConnection::connect(&stack.endpoints.mysql).await?;
-    let query = "SELECT delivered_seq FROM message_acks WHERE user_id = ? AND conversation_id = ?";
-    Ok(sqlx::query_scalar(query).bind(person.user_id).bind(conversation).fetch_optional(&mut mysql).await?)
-}
-
-async fn delivered_becomes(stack: &Stack, person: &Person, conversation: i64, seq: i64) -> Result<()> {
-    eventually(format!("{seq} is the delivered position"), async || {
-        Ok((delivered(stack, person, conversation).await? == Some(seq)).then_some(()))
-    })
-    .await
-}
 
 /// The next so many messages, with their ack ids.
 async fn messages(client: &mut Client, count: usize) -> Result<Vec<(i64, String)>> {
@@ -70,9 +55,9 @@ async fn what_is_acknowledged_is_stored_as_the_delivered_position() -> Result<()
     // Out of order: the position waits for the first.
     reader.request(ack(&got[2].1)).await?;
     reader.request(ack(&got[0].1)).await?;
-    delivered_becomes(&stack, &noah, one, last - 2).await?;
+    stack.delivered_becomes(&noah, one, last - 2).await?;
     reader.request(ack(&got[1].1)).await?;
-    delivered_becomes(&stack, &noah, one, last).await?;
+    stack.delivered_becomes(&noah, one, last).await?;
 
     // On the user's queue the last one covers both conversations.
     let mut queue = stack.connect(&noah, 0).await?;
@@ -84,12 +69,12 @@ async fn what_is_acknowledged_is_stored_as_the_delivered_position() -> Result<()
     queue.request(Frame::new("NACK").with("id", &id)).await?;
     let third = sender.say(other, "f").await?.seq;
     let (_, id) = messages(&mut queue, 1).await?.remove(0);
-    ensure!(third == first + 1 && delivered(&stack, &noah, other).await?.unwrap_or(0) < first);
+    ensure!(third == first + 1 && stack.delivered(&noah, other).await?.unwrap_or(0) < first);
     queue.request(ack(&id)).await?;
     // DISCONNECT is receipted when positions are stored.
     queue.disconnect().await?;
-    assert_eq!(delivered(&stack, &noah, one).await?, Some(second));
-    assert_eq!(delivered(&stack, &noah, other).await?, Some(third));
+    assert_eq!(stack.delivered(&noah, one).await?, Some(second));
+    assert_eq!(stack.delivered(&noah, other).await?, Some(third));
     Ok(())
 }
 
@@ -265,7 +250,7 @@ async fn old_versions_are_spoken_as_they_were_written() -> Result<()> {
     assert_eq!(next(&mut reader).await?.header("receipt-id"), Some("u"));
     assert_eq!(next(&mut reader).await?.header("receipt-id"), Some("d"));
     assert_eq!(close(&mut reader).await?.code, Some(1000));
-    assert_eq!(delivered(&stack, &noah, conversation).await?, Some(seq));
+    assert_eq!(stack.delivered(&noah, conversation).await?, Some(seq));
 
     // 1.1: ids escaped, but for the carriage return; acknowledged by message-id and subscription.
     let (mut writer, mut reader, _) = open(&stack.gateway(0), None, "accept-version:1.1\n", &noah.token).await?;
@@ -282,7 +267,7 @@ async fn old_versions_are_spoken_as_they_were_written() -> Result<()> {
     // The first one, which noah sent himself, is not acknowledged yet.
     assert_eq!(next(&mut reader).await?.header("receipt-id"), Some("k"));
     writer.send_raw(&format!("ACK\nmessage-id:{conversation}-{}\nsubscription:a\\cb\n\n\0", seq - 1)).await?;
-    delivered_becomes(&stack, &noah, conversation, seq).await?;
+    stack.delivered_becomes(&noah, conversation, seq).await?;
     writer.send_raw("SEND\nreceipt:a\\r\n\n\0").await?;
     assert_eq!(next(&mut reader).await?.command, "ERROR");
     Ok(())
