@@ -1,6 +1,6 @@
 //! What can be done to the stack: each kind has a name, and a seed decides when, for how long and to what.
 //!
-//! A plan is made whole before the run ([`plan`]), so that a run that did less than it should is noticed. One fault
+//! A plan is made whole before the run ([`plan()`]), so that a run that did less than it should is noticed. One fault
 //! comes after the other; two that shall come at once are a kind of their own.
 
 mod connector;
