@@ -1,9 +1,9 @@
 //! Bugs on purpose, for the negative control of chaos runs: each takes one guard out of the real path, and the checker
 //! has to find what breaks.
 //!
-//! They are in builds with the feature `seeded-bugs` only, which nothing but `cargo xtask chaos --bug` makes. There the
-//! variable [`VARIABLE`] names those that are on. In any other build [`on`] is `false` at compile time, and neither the
-//! guard's way around nor the variable's name is in the binary: [`tests`](mod@tests) and the end-to-end tests look.
+//! They are in builds with the feature `seeded-bugs` only, which nothing else makes. There the variable
+//! `SWITCHBOARD_SEEDED_BUGS` names those that are on. In any other build [`on`] is `false` at compile time, and neither
+//! the guard's way around nor the variable's name is in the binary; a unit test and `e2e/tests/seeded.rs` look.
 
 /// One guard that can be taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
