@@ -48,8 +48,8 @@ connection="{\"connection_id\": \"by-hand\", \"user_id\": $USER_ID, \"gateway_id
 \"incarnation\": \"none\", \"device_id\": \"terminal\", \"workspace_id\": 1}"
 run service chat.v1.ConnectionManager/RegisterConnection "{\"connection\": $connection}"
 run service chat.v1.ConnectionManager/UpdateLastPing \
-    '{"gateway_id": "example", "incarnation": "none", "connection_ids": ["by-hand", "unheard-of"]}'
-# No gateway "example" renews a lease, so its connections do not count.
+    '{"gateway_id": "example", "incarnation": "none", "connection_ids": ["unheard-of"]}'
+# No gateway "example" renews a lease, so its connections do not count, and a worker's sweeper forgets them at any time.
 run service chat.v1.ConnectionManager/GetConnectionsByUser "{\"user_id\": $USER_ID}"
 run service chat.v1.ConnectionManager/GetOnlineUsers '{"workspace_id": 999, "page_size": 10}'
 run service chat.v1.ConnectionManager/UnregisterConnection \
