@@ -27,6 +27,7 @@ pub struct Config {
 pub struct Kafka {
     pub brokers: String,
     pub group_id: String,
+    pub instance_id: Option<String>,
     pub client_id: String,
     pub topics: Topics,
     #[serde(with = "chassis::config::duration")]
@@ -132,6 +133,14 @@ impl chassis::Validate for Config {
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{key} must be above 0"));
         }
+        // What Kafka takes as a group.instance.id.
+        let is_name = |name: &String| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+            (1..=249).contains(&name.len()) && name.chars().all(fits) && ![".", ".."].contains(&name.as_str())
+        };
+        if !kafka.instance_id.as_ref().is_none_or(is_name) {
+            return Err("kafka.instance_id must have 1 to 249 letters (a-z, A-Z), digits, `.`, `-` or `_`".to_owned());
+        }
         let relations = [
             (
                 kafka.heartbeat_interval * 3 <= kafka.session_timeout,
@@ -196,5 +205,14 @@ mod tests {
         let message = load(&[("SWITCHBOARD__KAFKA__HEARTBEAT_INTERVAL", "5s")]).unwrap_err();
         assert!(message.contains("kafka.heartbeat_interval") && message.contains("kafka.session_timeout"), "{message}");
         assert_eq!(load(&[("SWITCHBOARD__BATCH__RECORDS", "0")]).unwrap_err(), "batch.records must be above 0");
+    }
+
+    #[test]
+    fn a_name_in_the_group_is_one_that_kafka_takes() {
+        let named = |name: &str| load(&[("SWITCHBOARD__KAFKA__INSTANCE_ID", name)]);
+        assert_eq!(named("fanout-worker-1").unwrap().kafka.instance_id.as_deref(), Some("fanout-worker-1"));
+        for name in ["a b", "a/b", "..", &"x".repeat(250)] {
+            assert!(named(name).unwrap_err().contains("kafka.instance_id"), "{name}");
+        }
     }
 }

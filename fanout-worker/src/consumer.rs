@@ -6,6 +6,10 @@
 //!
 //! Rebalances are cooperative: partitions that stay are read on. A partition that goes is drained within a deadline,
 //! its offset committed, and only then given up. Partitions lost without notice are abandoned without a commit.
+//!
+//! With a name of its own (`kafka.instance_id`; Kafka calls that a static member) a worker that was killed and comes back
+//! is the same member to the group: it is handed its partitions without a rebalance. One that is told to stop leaves,
+//! which librdkafka does not do for such a member by itself ([`leave`]).
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,7 +21,7 @@ use rdkafka::{
     ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext},
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::Message as _,
     types::RDKafkaRespErr,
 };
@@ -43,6 +47,9 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between questions about topics that are missing.
 const TOPIC_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// For the group to have forgotten a member that leaves.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
 const NO_BROKER: &str = "no broker is connected";
 
 /// Why the consumer can't go on.
@@ -54,6 +61,8 @@ pub enum ConsumerError {
     Executor(PartitionId),
     #[error("{0}")]
     Rebalance(String),
+    #[error("another worker has taken the kafka.instance_id of this one ({0}): each needs a name of its own")]
+    Fenced(String),
 }
 
 /// The consumer with its group's callbacks.
@@ -63,7 +72,11 @@ pub type GroupConsumer = BaseConsumer<Group>;
 pub fn create(config: &config::Kafka, coordinator: Coordinator, dependency: Dependency) -> KafkaResult<GroupConsumer> {
     let ms = |duration: Duration| duration.as_millis().to_string();
     let prefetch_kib = (config.prefetch_bytes / 1024).max(1).to_string();
-    ClientConfig::new()
+    let mut client = ClientConfig::new();
+    if let Some(name) = &config.instance_id {
+        client.set("group.instance.id", name);
+    }
+    client
         .set("bootstrap.servers", &config.brokers)
         .set("client.id", &config.client_id)
         .set("group.id", &config.group_id)
@@ -101,9 +114,38 @@ pub fn run(consumer: GroupConsumer, config: &config::Kafka, draining: &Cancellat
     let positions = consumer.context().coordinator().drain(&partitions);
     commit(&consumer, &positions);
     info!(partitions = partitions.len(), "drained; leaving the consumer group");
+    leave(&consumer, config);
     // Closes: gives the partitions back and leaves the group, so that others need not wait for the session to end.
     drop(consumer);
     Ok(())
+}
+
+/// Takes a member with a name of its own out of the group. Closing does not, because it may come back; then its
+/// partitions would wait for `session_timeout` when it doesn't. Unsubscribing does, and has to be through before the
+/// close begins.
+fn leave(consumer: &GroupConsumer, config: &config::Kafka) {
+    let Some(name) = &config.instance_id else { return };
+    consumer.unsubscribe();
+    let began = Instant::now();
+    while began.elapsed() < LEAVE_LIMIT {
+        // Gives the partitions back, in the callback. They are drained already.
+        drop(consumer.poll(IDLE_POLL));
+        match is_member(consumer, &config.group_id, name) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(failure) => debug!(%failure, "the group's members could not be asked for"),
+        }
+    }
+    let session_ms = config.session_timeout.as_millis() as u64;
+    warn!(session_ms, "not seen to have left the consumer group; the partitions may wait for the session's end");
+}
+
+/// Whether the group has a member of that name: Kafka puts a UUID behind it.
+fn is_member(consumer: &GroupConsumer, group: &str, name: &str) -> KafkaResult<bool> {
+    const UUID: usize = 36;
+    let groups = consumer.fetch_group_list(Some(group), LEAVE_LIMIT / 2)?;
+    let named = |id: &str| id.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')).map(str::len) == Some(UUID);
+    Ok(groups.groups().iter().flat_map(|group| group.members()).any(|member| named(member.id())))
 }
 
 fn poll(consumer: &GroupConsumer, draining: &CancellationToken) -> Result<(), ConsumerError> {
@@ -121,7 +163,12 @@ fn poll(consumer: &GroupConsumer, draining: &CancellationToken) -> Result<(), Co
                     debug!(kafka.topic = topic, kafka.partition = partition, "the queue is full; paused");
                 }
             }
-            Some(Err(failure @ KafkaError::MessageConsumptionFatal(_))) => return Err(failure.into()),
+            Some(Err(failure @ KafkaError::MessageConsumptionFatal(_))) => {
+                return Err(match consumer.client().fatal_error() {
+                    Some((RDKafkaErrorCode::FencedInstanceId, reason)) => ConsumerError::Fenced(reason),
+                    _ => failure.into(),
+                });
+            }
             // Logged with its reason by `Group::error`; librdkafka goes on by itself.
             Some(Err(_)) | None => {}
         }

@@ -15,7 +15,7 @@ pub fn prepare(stack: &Stack, name: ProcessName) -> Result<CommandLine> {
     let (binary, config) = match name.kind {
         Kind::Core => ("core-services", core(stack, name.copy)?),
         Kind::Gateway => ("socket-gateway", gateway(stack, name)?),
-        _ => ("fanout-worker", worker(stack, name.copy)),
+        _ => ("fanout-worker", worker(stack, name)),
     };
     let binary = layout.binary(binary, stack.settings.release);
     ensure!(binary.exists(), "{} is not built: run `{}`", binary.display(), layout.command("up"));
@@ -92,14 +92,14 @@ redis: {redis}
     ))
 }
 
-fn worker(stack: &Stack, copy: u16) -> String {
+fn worker(stack: &Stack, name: ProcessName) -> String {
     format!(
         r#"admin: {{ listen: "127.0.0.1:{admin}" }}
 log: {{ format: text, filter: info }}
-kafka: {{ brokers: "127.0.0.1:{kafka}", group_id: fanout }}
+kafka: {{ brokers: "127.0.0.1:{kafka}", group_id: fanout, instance_id: {name} }}
 redis: {redis}
 "#,
-        admin = stack.ports.worker(copy),
+        admin = stack.ports.worker(name.copy),
         kafka = stack.ports.kafka(),
         redis = redis(stack),
     )

@@ -1,6 +1,6 @@
 //! Several workers that come and go while records flow.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, process::Stdio, sync::Arc};
 
 use crate::{
     bed::{Bed, Worker, binary, eventually, signal},
@@ -25,6 +25,27 @@ async fn flowing(bed: &Arc<Bed>) -> (Gateway, tokio::task::JoinHandle<()>) {
         }
     });
     (gateway, flow)
+}
+
+/// Settings of a worker with a name of its own. No test waits as long as its session lasts.
+fn named(bed: &Bed, name: &str) -> BTreeMap<String, String> {
+    let mut settings = bed.settings();
+    settings.insert("SWITCHBOARD__KAFKA__INSTANCE_ID".to_owned(), name.to_owned());
+    settings.insert("SWITCHBOARD__KAFKA__SESSION_TIMEOUT".to_owned(), "120s".to_owned());
+    settings
+}
+
+fn admin(settings: &BTreeMap<String, String>) -> String {
+    format!("http://{}", settings["SWITCHBOARD__ADMIN__LISTEN"])
+}
+
+/// Waits until the worker has so many partitions, of all topics.
+async fn has(admin: &str, count: usize) {
+    eventually(&format!("{admin} has {count} partitions"), || async {
+        let partitions: serde_json::Value = chassis::http::get_json(&format!("{admin}/partitions")).await.ok()?;
+        (partitions["items"].as_array()?.len() == count).then_some(())
+    })
+    .await;
 }
 
 async fn has_everything(gateway: &Gateway) -> usize {
@@ -105,4 +126,57 @@ async fn a_worker_suspended_beyond_its_session_gives_up_what_it_lost_and_goes_on
         gateway.has_all(conversation, SEQS + 1).await;
     }
     Arc::into_inner(bed).unwrap().remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_that_comes_back_under_its_name_has_its_partitions_at_once() {
+    let bed = Arc::new(Bed::new().await);
+    // The older one leads the group, and is the one to be killed.
+    let settings = named(&bed, "one");
+    let mut killed = binary(&settings).spawn().unwrap();
+    has(&admin(&settings), 12).await;
+    let other = Worker::start(named(&bed, "other"));
+    has(&other.admin, 6).await;
+    has(&admin(&settings), 6).await;
+    let (gateway, flow) = flowing(&bed).await;
+    for _ in 0..2 {
+        killed.start_kill().unwrap();
+        killed.wait().await.unwrap();
+        killed = binary(&settings).spawn().unwrap();
+        has(&admin(&settings), 6).await;
+    }
+    flow.await.unwrap();
+    has_everything(&gateway).await;
+    has(&other.admin, 6).await;
+    other.stop().await;
+    Arc::into_inner(bed).unwrap().remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_a_name_that_is_told_to_stop_does_not_keep_its_partitions() {
+    let bed = Bed::new().await;
+    let first = Worker::start(named(&bed, "first"));
+    has(&first.admin, 12).await;
+    let second = Worker::start(named(&bed, "second"));
+    has(&second.admin, 6).await;
+    first.stop().await;
+    has(&second.admin, 12).await;
+    second.stop().await;
+    bed.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_workers_with_one_name_the_older_ends_and_says_why() {
+    let bed = Bed::new().await;
+    let settings = named(&bed, "twin");
+    let older = binary(&settings).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    has(&admin(&settings), 12).await;
+    let newer = Worker::start(named(&bed, "twin"));
+    let ended = older.wait_with_output().await.unwrap();
+    let said = [ended.stdout, ended.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("kafka.instance_id"), "{said}");
+    has(&newer.admin, 12).await;
+    newer.stop().await;
+    bed.remove().await;
 }
