@@ -10,6 +10,7 @@ pub mod history;
 pub mod links;
 pub mod options;
 pub mod proxy;
+pub mod recovery;
 pub mod run;
 pub mod stack;
 pub mod truth;

@@ -3,7 +3,11 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use chaos::{options::RunOptions, run, verdict};
+use chaos::{
+    options::RunOptions,
+    recovery::{self, RecoveryOptions},
+    run, verdict,
+};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -21,6 +25,9 @@ struct Cli {
 enum Task {
     /// Breaks a stack of its own while people use it, and judges what they saw; exits with 1 when a promise was broken
     Run(Box<RunOptions>),
+    /// Kills each process again and again under load, on a stack of its own, and prints how long it takes until delivery
+    /// is normal again; exits with 1 when something was lost or doubled, or did not become normal
+    Recovery(Box<RecoveryOptions>),
     /// Judges a run that is over: reads its histories and what was stored, writes verdict.json and verdict.html beside
     /// them; exits with 1 when a promise was broken
     Check {
@@ -45,6 +52,7 @@ async fn main() -> ExitCode {
 async fn start(cli: Cli) -> Result<bool> {
     match cli.task {
         Task::Run(options) => run::run(&options).await,
+        Task::Recovery(options) => recovery::run(&options).await,
         Task::Check { folder } => {
             let verdict = verdict::judge(&folder)?;
             print!("{verdict}");

@@ -93,7 +93,7 @@ pub async fn run(options: &RunOptions) -> Result<bool> {
 }
 
 /// Ctrl-C or SIGTERM.
-async fn told_to_stop() -> Result<()> {
+pub async fn told_to_stop() -> Result<()> {
     let mut terminated = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C"),

@@ -22,6 +22,7 @@ use tokio::{
 use crate::history::Clock;
 
 pub use client::{Style, topic_name};
+pub(crate) use lanes::Lanes;
 pub use membership::Mover;
 pub use people::{Conversation, People, Person, gather};
 pub use view::{MINE, View};

@@ -11,8 +11,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 const BINARY: &str = "chaos";
-/// Tasks of the binary that need no stack; without one of them it runs.
-const TASKS: [&str; 2] = ["check", "help"];
+/// Tasks of the binary, and whether they need a stack; without one of them it runs.
+const RUN: &str = "run";
+const TASKS: [(&str, bool); 4] = [(RUN, true), ("recovery", true), ("check", false), ("help", false)];
 /// The run that belongs to the tests: a few faults of those that show most, in less than a minute with everything.
 const SHORT_RUN: [&str; 10] = [
     "--seed",
@@ -27,7 +28,7 @@ const SHORT_RUN: [&str; 10] = [
     "30",
 ];
 
-/// Becomes `chaos run <arguments>`, or `chaos check <arguments>`.
+/// Becomes `chaos run <arguments>`, or `chaos <task> <arguments>`.
 pub fn replace_this_process(arguments: &[String]) -> Result<ExitCode> {
     Err(command(arguments, &Report::new(), &Interrupt::install()?)?.exec()).context("starting chaos")
 }
@@ -63,10 +64,13 @@ fn command(arguments: &[String], report: &Report, interrupt: &Interrupt) -> Resu
     compile::build(&layout, release, report, interrupt)?;
     crate::preflight::raise_file_limit()?;
     let mut command = Command::new(layout.binary(BINARY, release));
-    if !arguments.first().is_some_and(|first| TASKS.contains(&first.as_str())) {
-        command.arg("run").arg("--folder").arg(layout.dir());
+    let named = TASKS.iter().find(|(task, _)| arguments.first().is_some_and(|first| first == task));
+    let (task, needs_a_stack) = named.copied().unwrap_or((RUN, true));
+    command.arg(task);
+    if needs_a_stack {
+        command.arg("--folder").arg(layout.dir());
         command.arg("--xtask").arg(std::env::current_exe().context("finding this program")?);
     }
-    command.args(arguments);
+    command.args(&arguments[usize::from(named.is_some())..]);
     Ok(command)
 }

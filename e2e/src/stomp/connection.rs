@@ -1,6 +1,10 @@
 //! The WebSocket below, and the two halves of a connected session.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{
@@ -8,7 +12,10 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use http::HeaderValue;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream, lookup_host},
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Error, Message, client::IntoClientRequest as _, protocol::WebSocketConfig},
@@ -32,11 +39,13 @@ pub struct Options {
     pub heart_beat: (u32, u32),
     /// More headers of CONNECT.
     pub headers: Vec<(String, String)>,
+    /// The address to come from, on a machine that has several; a gateway has a limit for each.
+    pub from: Option<Ipv4Addr>,
 }
 
 impl Options {
     pub fn new(token: &str) -> Self {
-        Self { token: Some(token.to_owned()), heart_beat: (0, 0), headers: Vec::new() }
+        Self { token: Some(token.to_owned()), heart_beat: (0, 0), headers: Vec::new(), from: None }
     }
 }
 
@@ -90,12 +99,16 @@ pub async fn connect_raw(url: &str) -> Result<(Writer, Reader)> {
 
 /// [`connect_raw`] with another subprotocol, or none.
 pub async fn connect_as(url: &str, subprotocol: Option<&'static str>) -> Result<(Writer, Reader)> {
+    open(url, subprotocol, None).await
+}
+
+async fn open(url: &str, subprotocol: Option<&'static str>, from: Option<Ipv4Addr>) -> Result<(Writer, Reader)> {
     let mut request = url.into_client_request().with_context(|| format!("{url} is no WebSocket address"))?;
     let authority = request.uri().authority().context("no host")?.to_string();
     if let Some(name) = subprotocol {
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(name));
     }
-    let tcp = TcpStream::connect(&authority).await.with_context(|| format!("connecting to {authority}"))?;
+    let tcp = dial(&authority, from).await.with_context(|| format!("connecting to {authority}"))?;
     // A chat message is far smaller than a segment and must not wait for the next one.
     tcp.set_nodelay(true)?;
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
@@ -109,6 +122,15 @@ pub async fn connect_as(url: &str, subprotocol: Option<&'static str>) -> Result<
     Ok((Writer { sink }, Reader { stream, decoder: Decoder::default(), read_at: Instant::now() }))
 }
 
+async fn dial(authority: &str, from: Option<Ipv4Addr>) -> io::Result<TcpStream> {
+    let Some(from) = from else { return TcpStream::connect(authority).await };
+    let to = lookup_host(authority).await?.find(SocketAddr::is_ipv4);
+    let to = to.ok_or_else(|| io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no IPv4 address"))?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    socket.connect(to).await
+}
+
 /// Opens a session at the gateway's WebSocket address.
 ///
 /// # Errors
@@ -118,7 +140,7 @@ pub async fn connect(url: &str, options: &Options) -> Result<Connected> {
 }
 
 async fn handshake(url: &str, options: &Options) -> Result<Connected> {
-    let (mut writer, mut reader) = connect_raw(url).await?;
+    let (mut writer, mut reader) = open(url, Some(SUBPROTOCOL), options.from).await?;
     let (send, receive) = options.heart_beat;
     let mut connect = Frame::new("CONNECT").with("accept-version", "1.2").with("host", "switchboard");
     connect = connect.with("heart-beat", format_args!("{send},{receive}"));
