@@ -42,6 +42,7 @@ pub struct Db {
     settings: Arc<str>,
     acquire_timeout: Duration,
     session_timeout: Duration,
+    response_timeout: Duration,
 }
 
 impl Db {
@@ -83,8 +84,8 @@ impl Db {
                 Box::pin(async move { set(connection, &settings).await })
             })
             .connect_lazy_with(options.clone());
-        let (acquire_timeout, session_timeout) = (config.acquire_timeout, config.session_timeout);
-        Ok(Self { pool, options, settings, acquire_timeout, session_timeout })
+        let config::MySql { acquire_timeout, session_timeout, response_timeout, .. } = *config;
+        Ok(Self { pool, options, settings, acquire_timeout, session_timeout, response_timeout })
     }
 
     /// A session outside of the pool, for somebody who runs one transaction after the other.

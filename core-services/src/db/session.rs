@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use futures_util::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, Either, Executor as _, MySqlConnection, mysql::MySqlRow};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::{Db, SqlText};
@@ -46,8 +47,24 @@ impl Session {
     /// The server stops at the first statement that fails, so it never gets to the COMMIT behind it.
     ///
     /// # Errors
-    /// Nothing was written, unless the session was lost at the COMMIT.
+    /// Nothing was written, unless the session was lost, or its answer took too long, at the COMMIT.
     pub async fn transact<T>(
+        &mut self,
+        read: &SqlText,
+        decide: impl FnOnce(Vec<Rows>) -> Result<(T, SqlText)>,
+    ) -> Result<T> {
+        // Without a limit a connection that is silent, but not closed, would hold its writer for ever.
+        let limit = self.db.response_timeout;
+        match timeout(limit, self.transact_unbounded(read, decide)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "MySQL did not answer in time");
+                Err(Error::Database(sqlx::Error::Io(late)))
+            }
+        }
+    }
+
+    async fn transact_unbounded<T>(
         &mut self,
         read: &SqlText,
         decide: impl FnOnce(Vec<Rows>) -> Result<(T, SqlText)>,

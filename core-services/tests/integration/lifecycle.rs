@@ -1,6 +1,9 @@
 //! Start, configuration, missing dependencies, and the end.
 
-use std::{process::Command, time::Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use proto::rpc::v1::{CreateMessageRequest, create_message_result::Result::Created};
 use tokio::sync::mpsc;
@@ -61,6 +64,32 @@ async fn core_waits_for_mysql_at_start_and_goes_on_when_it_comes_back() {
     proxy.mend().await;
     core.until_ready(|status, _| status == 200).await;
     core.send(&alice, channel, "m-2", "hello").await.unwrap();
+    database.assert_whole(channel).await;
+    core.discard().await;
+    database.finish().await;
+}
+
+#[tokio::test]
+async fn messages_are_written_again_soon_after_mysqls_connections_fell_silent() {
+    let mysql = engines().mysql;
+    let (credentials, rest) = mysql.split_once('@').unwrap();
+    let (address, _) = rest.split_once('/').unwrap();
+    let mut proxy = Proxy::new(address).await;
+    proxy.mend().await;
+    let database = Core::launch(&[]).await;
+    let url = format!("{credentials}@{}/{}", proxy.address, database.database);
+    let mut core = Core::launch(&[("MYSQL__URL", &url), ("MYSQL__RESPONSE_TIMEOUT", "3s")]).await;
+    core.until_ready(|status, _| status == 200).await;
+    let alice = core.register("alice").await;
+    let channel = core.channel(&alice).await;
+    core.send(&alice, channel, "m-1", "hello").await.unwrap();
+
+    proxy.silence();
+    let began = Instant::now();
+    let refused = core.send(&alice, channel, "m-2", "hello").await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused)), (Code::Unavailable, "unavailable"));
+    core.send(&alice, channel, "m-2", "hello").await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     database.assert_whole(channel).await;
     core.discard().await;
     database.finish().await;

@@ -1,8 +1,11 @@
 //! A TCP proxy that can be cut: a dependency that goes away and comes back.
 
+use std::{future::pending, sync::Arc};
+
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::{JoinHandle, JoinSet},
 };
 
@@ -10,32 +13,47 @@ pub struct Proxy {
     pub address: String,
     target: String,
     running: Option<JoinHandle<()>>,
+    silence: Arc<Notify>,
 }
 
 impl Proxy {
     /// Takes a port and does not listen yet.
     pub async fn new(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { address: listener.local_addr().unwrap().to_string(), target: target.to_owned(), running: None }
+        Self {
+            address: listener.local_addr().unwrap().to_string(),
+            target: target.to_owned(),
+            running: None,
+            silence: Arc::default(),
+        }
     }
 
     /// Listens and forwards.
     pub async fn mend(&mut self) {
         let listener = TcpListener::bind(&self.address).await.unwrap();
-        let target = self.target.clone();
+        let (target, silence) = (self.target.clone(), Arc::clone(&self.silence));
         self.running = Some(tokio::spawn(async move {
             // Aborted with this task: all connections end.
             let mut connections = JoinSet::new();
             while let Ok((mut near, _)) = listener.accept().await {
-                let target = target.clone();
+                let (target, silence) = (target.clone(), Arc::clone(&silence));
                 connections.spawn(async move {
                     if let Ok(mut far) = TcpStream::connect(target).await {
-                        // Either side may end it.
-                        let _ = copy_bidirectional(&mut near, &mut far).await;
+                        tokio::select! {
+                            // Either side may end it.
+                            _ = copy_bidirectional(&mut near, &mut far) => {}
+                            // It stays open.
+                            () = silence.notified() => pending().await,
+                        }
                     }
                 });
             }
         }));
+    }
+
+    /// Nothing passes any more through the connections of now, and none of them ends; new ones are as they were.
+    pub fn silence(&self) {
+        self.silence.notify_waiters();
     }
 
     /// Ends all connections and refuses new ones.
