@@ -135,16 +135,19 @@ async fn connection(mut client: TcpStream, upstream: SocketAddr, mut mode: watch
     let context = Context { harm: &harm, lost: &lost };
     let requests = copy(client_reads, server_writes, mode.clone(), Lost::Requests, context);
     let answers = copy(server_reads, client_writes, mode.clone(), Lost::Answers, context);
-    let ended_by_fault = tokio::select! {
+    tokio::select! {
         biased;
-        () = until_it_must_end(mode, &lost) => true,
-        (requests, answers) = async { tokio::join!(requests, answers) } => requests.is_err() || answers.is_err(),
-    };
-    if ended_by_fault {
-        harm.cut.fetch_add(1, Relaxed);
-        reset(&client);
-        reset(&server);
+        () = until_it_must_end(mode, &lost) => {
+            harm.cut.fetch_add(1, Relaxed);
+        }
+        // An orderly end of one direction leaves the other one open. A reset of one is the end of both: whoever waits
+        // for an answer must hear of it.
+        ended = async { tokio::try_join!(requests, answers) } => if ended.is_ok() {
+            return;
+        },
     }
+    reset(&client);
+    reset(&server);
 }
 
 /// Dropping it now sends a reset instead of an orderly end.
@@ -285,6 +288,20 @@ mod tests {
         assert_eq!(link.done().cut, 2);
         link.set(Mode::Pass);
         assert_eq!(exchange(&mut connect(&link).await, "again").await.unwrap(), "again");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_resets_is_seen_by_a_client_that_waits_for_its_answer() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let link = Link::open(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = connect(&link).await;
+        client.write_all(b"a question").await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        server.readable().await.unwrap();
+        // Closed with something unread, as by a process that is killed.
+        drop(server);
+        let end = timeout(SOON, client.read(&mut [0; 8])).await.unwrap();
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test]
