@@ -111,6 +111,7 @@ pub struct Sweeper {
     #[serde(with = "chassis::config::duration")]
     pub interval: Duration,
     pub connections_per_step: usize,
+    pub keys_per_step: usize,
 }
 
 impl chassis::Validate for Config {
@@ -123,6 +124,7 @@ impl chassis::Validate for Config {
             ("redis.pipeline_bytes", redis.pipeline_bytes),
             ("redis.stream_max_len", redis.stream_max_len),
             ("sweeper.connections_per_step", self.sweeper.connections_per_step),
+            ("sweeper.keys_per_step", self.sweeper.keys_per_step),
             ("kafka.drain_deadline", kafka.drain_deadline.as_millis() as usize),
             ("kafka.commit_interval", kafka.commit_interval.as_millis() as usize),
             ("kafka.statistics_interval", kafka.statistics_interval.as_millis() as usize),

@@ -1,7 +1,10 @@
-//! Forgets gateways whose lease is gone: their connections, their stream, their place in the set of gateways.
+//! Forgets gateways whose lease is gone: their interest, their connections, their stream, their place in the set of
+//! gateways.
 //!
 //! Every worker sweeps; each step may be done twice, or end half-way and be done again, because the gateway leaves
-//! the set last. Interest of dead incarnations is not looked for: the next entry for its key finds it gone.
+//! the set last. The next entry for a key of interest finds a dead incarnation too, so what the sweep is for is keys
+//! that no entry comes for: they are looked through once for all that have died, since a gateway that is alive then
+//! needs no second index of what it serves.
 
 use chrono::Utc;
 use proto::{GatewayRef, Keys};
@@ -71,10 +74,37 @@ impl Sweeper {
             pipeline.cmd("EXISTS").arg(self.keys.lease(gateway));
         }
         let alive: Vec<bool> = self.all(pipeline).await?;
-        for (gateway, _) in gateways.iter().zip(alive).filter(|(_, alive)| !alive) {
+        let dead: Vec<_> = gateways.iter().zip(alive).filter(|(_, alive)| !alive).map(|(gateway, _)| gateway).collect();
+        if dead.is_empty() {
+            return Ok(());
+        }
+        self.forget_interest(&dead).await?;
+        for gateway in dead {
             self.forget(gateway).await?;
         }
         Ok(())
+    }
+
+    /// Takes the incarnations out of all sets of interest. A key that comes or goes meanwhile does no harm: they
+    /// announce nothing any more, but for what was on its way when they died.
+    async fn forget_interest(&self, dead: &[&GatewayRef]) -> RedisResult<()> {
+        let names: Vec<String> = dead.iter().map(ToString::to_string).collect();
+        let mut cursor = 0_u64;
+        loop {
+            let mut pipeline = Pipeline::new();
+            let scan = pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(self.keys.interest_pattern());
+            scan.arg("COUNT").arg(self.config.keys_per_step);
+            let [(next, keys)]: [(u64, Vec<String>); 1] = self.answers(pipeline).await?;
+            let mut pipeline = Pipeline::new();
+            for key in keys {
+                pipeline.cmd("SREM").arg(key).arg(&names);
+            }
+            let _: Vec<u64> = self.all(pipeline).await?;
+            cursor = next;
+            if cursor == 0 {
+                return Ok(());
+            }
+        }
     }
 
     async fn forget(&self, gateway: &GatewayRef) -> RedisResult<()> {

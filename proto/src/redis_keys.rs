@@ -84,6 +84,11 @@ impl Keys {
         key.strip_prefix(&self.prefix)?.strip_prefix("interest:conversation:{")?.strip_suffix('}')?.parse().ok()
     }
 
+    /// The pattern of all interest keys, of conversations and users, for SCAN.
+    pub fn interest_pattern(&self) -> String {
+        format!("{}interest:*", self.prefix)
+    }
+
     pub fn user_interest(&self, user: i64) -> String {
         format!("{}interest:user:{{{user}}}", self.prefix)
     }

@@ -80,10 +80,7 @@ pub async fn read(sources: &Sources, scope: &Scope) -> Result<Vec<TruthRecord>> 
             }
             _ => continue,
         };
-        // Interest of a gateway that is gone is removed with the next event for its key, and not looked for before.
-        let is_interest = matches!(key, Key::ConversationInterest(_) | Key::UserInterest(_));
-        let members = members.iter().filter(|member| !is_interest || living.contains(*member));
-        found.extend(members.map(|member| left(what(key), name, member)));
+        found.extend(members.iter().map(|member| left(what(key), name, member)));
     }
     Ok(found)
 }

@@ -34,8 +34,15 @@ async fn a_gateway_whose_lease_is_gone_is_forgotten_with_its_connections() {
     register(&bed, &dead, 10, "b").await;
     register(&bed, &dead, 11, "c").await;
     register(&bed, &alive, 11, "d").await;
+    // More keys than one step looks at, and no event for any of them.
+    for conversation in 1..=20 {
+        dead.serve_conversation(conversation).await;
+    }
+    dead.serve_user(10).await;
+    alive.serve_conversation(20).await;
     let mut settings = bed.settings();
     settings.insert("SWITCHBOARD__SWEEPER__CONNECTIONS_PER_STEP".to_owned(), "2".to_owned());
+    settings.insert("SWITCHBOARD__SWEEPER__KEYS_PER_STEP".to_owned(), "5".to_owned());
     let workers = [Worker::start(settings), Worker::start(bed.settings())];
     let mut redis = bed.redis.clone();
     for worker in &workers {
@@ -56,6 +63,10 @@ async fn a_gateway_whose_lease_is_gone_is_forgotten_with_its_connections() {
     assert_eq!(left, ["d"], "the connection to the living gateway stays");
     let online: Vec<String> = redis.zrange(bed.keys.workspace_online(WORKSPACE), 0, -1).await.unwrap();
     assert_eq!(online, ["11"], "who has a connection left is online");
+    let keys: Vec<String> = redis.keys(bed.keys.interest_pattern()).await.unwrap();
+    assert_eq!(keys, [bed.keys.conversation_interest(20)], "nobody is interested in what only the dead one served");
+    let interested: Vec<String> = redis.smembers(bed.keys.conversation_interest(20)).await.unwrap();
+    assert_eq!(interested, [alive.id.to_string()], "the interest of a living gateway stays");
     for worker in workers {
         worker.stop().await;
     }

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use chassis::seeded::{self, Bug};
 use proto::{GatewayRef, Keys};
-use redis::{RedisError, aio::MultiplexedConnection, pipe};
+use redis::{Pipeline, RedisError, aio::MultiplexedConnection, pipe};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -114,6 +114,18 @@ impl InterestTask {
         }
     }
 
+    /// Runs changes of interest, and behind them makes the incarnation known to the workers' sweepers: what was on its
+    /// way while they forgot it must not stay for ever.
+    async fn change(
+        &self,
+        redis: &mut MultiplexedConnection,
+        gateway: &GatewayRef,
+        mut changes: Pipeline,
+    ) -> Result<(), RedisError> {
+        changes.sadd(self.keys.gateways(), gateway.to_string()).ignore();
+        changes.exec_async(redis).await
+    }
+
     /// Announces everything to a new incarnation, then makes the changes; they are kept if that fails.
     async fn apply(
         &mut self,
@@ -128,7 +140,7 @@ impl InterestTask {
                 for key in keys {
                     pipe.sadd(key.redis_key(&self.keys), gateway.to_string()).ignore();
                 }
-                pipe.exec_async(redis).await?;
+                self.change(redis, gateway, pipe).await?;
             }
             let first = self.announced_as.replace(gateway.clone()).is_none();
             if !first && !seeded::on(Bug::HeadsNotCompared) {
@@ -160,7 +172,7 @@ impl InterestTask {
                 }
             }
         }
-        pipe.exec_async(redis).await?;
+        self.change(redis, gateway, pipe).await?;
         for change in batch.drain(..) {
             if let Change::Announce { done, .. } = change {
                 // Who does not wait any more needs no answer.
