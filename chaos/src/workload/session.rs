@@ -464,10 +464,6 @@ impl Client {
     fn event(&mut self, frame: &Frame) -> Result<()> {
         let subscription = frame.header("subscription").context("a MESSAGE without subscription")?.to_owned();
         let event_type = frame.header("event-type").context("an event without a type")?;
-        let is_mine = subscription == MINE;
-        if is_mine && let Some(user_seq) = frame.number("user-seq") {
-            self.mine.user_seq = self.mine.user_seq.max(Some(user_seq));
-        }
         if event_type == "RESUMED" {
             let mut body = frame.json();
             let resumed: Resumed = serde_json::from_value(body["data"].take())
@@ -479,7 +475,7 @@ impl Client {
         };
         let epoch = frame.number("epoch").context("a sequenced event without epoch")?;
         let cursor = Cursor { conversation, seq, epoch };
-        if is_mine {
+        if subscription == MINE {
             self.mine.cursors.insert(conversation, cursor);
         } else if let Some(topic) = self.topics.get_mut(&conversation) {
             topic.cursor = Some(cursor);
