@@ -28,7 +28,7 @@ use crate::{
     links::Links,
     options::RunOptions,
     stack::Stack,
-    workload::{Crowd, Mover, People, Phase, Setting, gather},
+    workload::{Crowd, Mover, People, Phase, Refusals, Setting, gather},
 };
 
 /// From the end of a fault until everything must be with every client that is connected.
@@ -149,7 +149,7 @@ async fn run_seed(options: &RunOptions, stack: &Stack, links: &Links, seed: u64)
         log.record(&RunRecord::Conversation { id, kind, members, asked })?;
     }
     let setting =
-        Arc::new(Setting { gateways: links.gateways(), load: options.load(), clock, folder: folder.clone(), seed });
+        Arc::new(Setting { gateways: links.gateways(), load: options.load(), clock, folder: folder.clone(), seed, refusals: Refusals::default() });
     let (crowd, mut clients) = Crowd::start(&people, &setting)?;
     let stage = Stage { stack, links, clock, log: &log, people: &people, crowd: &crowd };
     tokio::select! {
@@ -164,6 +164,9 @@ async fn run_seed(options: &RunOptions, stack: &Stack, links: &Links, seed: u64)
     crowd.enter(Phase::Close);
     clients.gone().await?;
     log.finish()?;
+    for (what, count) in setting.refusals.counts() {
+        println!("         refused {count} times: {what}");
+    }
     judge::judge(&endpoints, &folder).await
 }
 

@@ -11,7 +11,12 @@ mod people;
 mod session;
 mod view;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -74,6 +79,21 @@ pub struct Setting {
     /// The run's.
     pub folder: PathBuf,
     pub seed: u64,
+    pub refusals: Refusals,
+}
+
+/// What clients were refused, in words, and how often: for people who look for a cause.
+#[derive(Debug, Default)]
+pub struct Refusals(Mutex<BTreeMap<String, u64>>);
+
+impl Refusals {
+    pub fn count(&self, what: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
+    }
+
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// All clients, from outside.

@@ -402,6 +402,7 @@ impl Client {
     }
 
     fn refused(&mut self, pending: Option<Pending>, frame: &Frame, refusal: Refusal) -> Result<(), Stop> {
+        self.setting.refusals.count(refusal.to_string());
         let (session, code) = (self.session, refusal.code);
         let passes = PASSING.contains(&code.as_str());
         let later = Instant::now() + SUBSCRIBE_AGAIN;
