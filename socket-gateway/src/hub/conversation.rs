@@ -561,4 +561,4 @@ fn refuse(attach: &Attach, refusal: &Refusal) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

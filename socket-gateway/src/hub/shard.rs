@@ -31,6 +31,8 @@ const RETRY_BASE: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// After so many bytes of events the sessions have a turn.
 const YIELD_BYTES: usize = 64 * 1024;
+/// So many inputs are taken before answers and ticks have their turn, and before what they deliver is written.
+const INPUTS_TURN: usize = 64;
 /// So many queues are flushed in one turn.
 const FLUSH_TURN: usize = 128;
 
@@ -111,6 +113,8 @@ pub struct Shard {
     ticks: usize,
     /// Queues of sessions that were delivered to.
     unflushed: Unflushed,
+    /// Bytes of events that came since the last flush.
+    unflushed_bytes: usize,
     /// Parts of the round that are not answered yet: while there is one, no other begins.
     comparing: usize,
 }
@@ -129,6 +133,7 @@ impl Shard {
             round: Vec::new(),
             ticks: 0,
             unflushed: Unflushed::new(),
+            unflushed_bytes: 0,
             comparing: 0,
         }
     }
@@ -152,8 +157,7 @@ impl Shard {
                 now = lingering.tick() => self.let_go(now),
                 _ = comparing.tick() => self.compare_a_part(),
                 input = inputs.recv() => match input {
-                    Some(Input::Arrived(arrivals)) => self.all_arrived(arrivals).await,
-                    Some(input) => self.input(input),
+                    Some(input) => self.inputs(input, &mut inputs).await,
                     None => return,
                 },
             }
@@ -161,8 +165,21 @@ impl Shard {
         }
     }
 
+    /// What waits is taken together before anything is written: the more there is to do, the more frames go out in one
+    /// write.
+    async fn inputs(&mut self, first: Input, inputs: &mut mpsc::Receiver<Input>) {
+        let waiting = std::iter::from_fn(|| inputs.try_recv().ok());
+        for input in std::iter::once(first).chain(waiting).take(INPUTS_TURN) {
+            match input {
+                Input::Arrived(arrivals) => self.all_arrived(arrivals).await,
+                input => self.input(input),
+            }
+        }
+    }
+
     /// Writes to all that were delivered to. In between the sessions have a turn: there may be thousands.
     async fn flush(&mut self) {
+        self.unflushed_bytes = 0;
         if self.unflushed.is_empty() {
             return;
         }
@@ -234,12 +251,10 @@ impl Shard {
 
     /// Lets the sessions write now and then: a burst must not fill the queues of those who read fast enough.
     async fn all_arrived(&mut self, arrivals: Vec<Arrival>) {
-        let mut bytes = 0;
         for arrival in arrivals {
-            bytes += arrival.entry.payload.len();
+            self.unflushed_bytes += arrival.entry.payload.len();
             self.arrived(arrival);
-            if bytes >= YIELD_BYTES {
-                bytes = 0;
+            if self.unflushed_bytes >= YIELD_BYTES {
                 self.flush().await;
                 tokio::task::yield_now().await;
             }

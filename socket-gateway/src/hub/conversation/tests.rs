@@ -18,7 +18,7 @@ const LIMITS: Limits = Limits {
     page_bytes: 1 << 18,
 };
 
-fn entry(seq: i64, epoch: i64, event_type: &str, subject: i64) -> StreamEntry {
+pub fn entry(seq: i64, epoch: i64, event_type: &str, subject: i64) -> StreamEntry {
     StreamEntry {
         scope: proto::Scope::Conversation,
         key: 7,

@@ -3,7 +3,7 @@ use chassis::{Secret, service_token::ServiceToken};
 use super::*;
 use crate::{
     config,
-    hub::{Attach, Head, Scope, Start, event::Visible},
+    hub::{Attach, Head, Scope, Stamp, Start, event::Visible},
     registration::Interest,
     session::{Outgoing, outgoing_tests::queue},
     upstream::Endpoints,
@@ -126,4 +126,26 @@ async fn what_nobody_follows_is_let_go_after_the_linger_however_rarely_heads_are
     let began = Instant::now();
     serves(0).await;
     assert!((LINGER..LINGER * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_has_waited_is_written_in_one_go() {
+    let (mut shard, outgoing) = (shard(), queue(1 << 16, 1));
+    shard.input(attach(&outgoing));
+    let life = shard.conversations[&ID].life;
+    shard.answered(Answer::Announced { conversation: ID, life, result: Ok(()) });
+    shard.answered(attached(life, 40));
+    shard.flush().await;
+    outgoing.take(usize::MAX);
+
+    let (sender, mut inputs) = mpsc::channel(8);
+    let arrived = |seq| {
+        let entry = conversation::tests::entry(seq, 1, "MESSAGE", 0);
+        Input::Arrived(vec![Arrival { entry, stamp: Stamp::default() }])
+    };
+    sender.try_send(arrived(42)).unwrap();
+    sender.try_send(arrived(43)).unwrap();
+    shard.inputs(arrived(41), &mut inputs).await;
+    assert_eq!(shard.unflushed.len(), 1, "nothing is written between them");
+    assert_eq!(outgoing.take(usize::MAX).len(), 3);
 }
