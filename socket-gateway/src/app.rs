@@ -33,9 +33,9 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let _stopped = stop.clone().drop_guard();
     let hops = HopRing::new(config.hops.capacity);
     let metrics = Arc::new(Metrics::new(hops.clone()));
-    let listen = config.server.listen;
+    let crate::config::Server { listen, backlog, send_buffer, .. } = config.server;
     let listener =
-        listener::bind(listen, config.server.backlog).with_context(|| format!("server.listen: can't bind {listen}"))?;
+        listener::bind(listen, backlog, send_buffer).with_context(|| format!("server.listen: can't bind {listen}"))?;
 
     let secret = Secret::from_file(&config.auth.client_secret_file).context("auth.client_secret_file")?;
     let token = Arc::new(ServiceToken::new(config.core.endpoints.clone(), &config.auth.client_id, secret));

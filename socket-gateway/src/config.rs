@@ -44,6 +44,8 @@ section!(/// The listener for clients.
 Server {
     listen: std::net::SocketAddr,
     backlog: u32,
+    #[serde(with = "bytes")]
+    send_buffer: usize,
     #[serde(with = "duration")]
     header_timeout: Duration,
     trusted_proxies: Vec<std::net::IpAddr>,
@@ -234,6 +236,7 @@ impl Validate for Config {
         let id_is_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         let positive = [
             ("server.backlog", self.server.backlog as usize),
+            ("server.send_buffer", self.server.send_buffer),
             ("core.sends_in_flight", self.core.sends_in_flight),
             ("core.sends_queued", self.core.sends_queued),
             ("core.batch", self.core.batch),

@@ -88,9 +88,9 @@ fn measure(options: &Fanout, scene: Scene, redis: &str, position: (i64, i64)) ->
     let mut figures =
         Figures { subscribers, gateways, direct: options.direct, fixed: Vec::new(), stalled: None, saturated: None };
     if options.saturate {
-        let found = search::highest(&mut engine, &mut sender, options.rate[0], options.limit)?;
-        ensure!(found.best.is_some(), "no rate was held. {}", engine.clients.complaints());
-        figures.saturated = found.best;
+        let best = search::highest(&mut engine, &mut sender, options.rate[0], options.limit)?;
+        ensure!(best.is_some(), "no rate was held. {}", engine.clients.complaints());
+        figures.saturated = best;
         return Ok(figures);
     }
     figures.fixed = at_each_rate(&mut engine, &mut sender, options)?;

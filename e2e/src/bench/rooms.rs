@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 use tokio::{runtime::Handle, task::JoinHandle};
 
@@ -65,9 +65,8 @@ fn measure(options: &Rooms, scene: Scene, kafka: &str, runtime: &Handle) -> Resu
     let mut sender = Sender::Members;
     engine.window(&mut sender, options.rate, WARM_UP, DRAIN, &|_| {})?;
     let (window, lag) = if options.saturate {
-        let found = search::highest(&mut engine, &mut sender, options.rate, options.limit)?;
-        ensure!(found.best.is_some(), "no rate was held. {}", engine.clients.complaints());
-        (found.best.expect("looked at above"), Lag::default())
+        let best = search::highest(&mut engine, &mut sender, options.rate, options.limit)?;
+        (best.with_context(|| format!("no rate was held. {}", engine.clients.complaints()))?, Lag::default())
     } else {
         let lag = Arc::new(Mutex::new(Lag::default()));
         let reading = read_lag(runtime, kafka, options.time, &lag);

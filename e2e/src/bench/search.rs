@@ -16,21 +16,21 @@ const NEAR: f64 = 1.05;
 /// How long the backlog of a rate that was not held may take to go.
 const DRAIN: Duration = Duration::from_secs(8);
 
-/// What was found: the windows that were tried, and the best that was held.
-pub struct Found {
-    pub tried: Vec<Window>,
-    pub best: Option<Window>,
-    /// The lowest rate that was not held.
-    pub failed: Option<f64>,
-}
-
-/// Searches from `start` upwards, for `limit` at most.
-pub fn highest(engine: &mut Engine, sender: &mut Sender, start: f64, limit: Duration) -> Result<Found> {
+/// The best window that was held. Searches from `start` upwards, for `limit` at most.
+pub fn highest(engine: &mut Engine, sender: &mut Sender, start: f64, limit: Duration) -> Result<Option<Window>> {
     let end = Instant::now() + limit;
     let (mut held, mut failed, mut rate) = (None, None, start);
-    let mut found = Found { tried: Vec::new(), best: None, failed: None };
+    let mut best = None;
     while Instant::now() + STEP < end {
-        let window = engine.window(sender, rate, STEP, STEP, &|_| {})?;
+        let window = match engine.window(sender, rate, STEP, STEP, &|_| {}) {
+            Ok(window) => window,
+            // Too much for the way there: a stream that was cut, say.
+            Err(error) if best.is_some() => {
+                say(&format!("{rate:8.0} msg/s: {error:#}; the search ends here"));
+                break;
+            }
+            Err(error) => return Err(error),
+        };
         let is_held = window.held();
         say(&format!(
             "{rate:8.0} msg/s: {:9.0} deliveries/s, p99 {:6.1} ms, {}",
@@ -40,11 +40,10 @@ pub fn highest(engine: &mut Engine, sender: &mut Sender, start: f64, limit: Dura
         ));
         if is_held {
             held = Some(rate);
-            found.best = Some(window.clone());
+            best = Some(window);
         } else {
             failed = Some(rate);
         }
-        found.tried.push(window);
         rate = match (held, failed) {
             (Some(held), None) => held * 2.0,
             (None, Some(failed)) => failed / 2.0,
@@ -56,6 +55,5 @@ pub fn highest(engine: &mut Engine, sender: &mut Sender, start: f64, limit: Dura
         }
         engine.drain(sender, DRAIN, |_| false)?;
     }
-    found.failed = failed;
-    Ok(found)
+    Ok(best)
 }

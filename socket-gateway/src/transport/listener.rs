@@ -23,11 +23,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A client's request line and headers, at most, bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// A listener with room for `backlog` connections that wait to be accepted.
-pub fn bind(listen: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+/// A listener with room for `backlog` connections that wait to be accepted. For each of them the kernel holds
+/// `send_buffer` bytes, and no more.
+pub fn bind(listen: SocketAddr, backlog: u32, send_buffer: usize) -> io::Result<TcpListener> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // The connections of a gateway that ran here before may still be about.
     socket.set_reuseaddr(true)?;
+    // What is accepted has it too.
+    socket.set_send_buffer_size(u32::try_from(send_buffer).unwrap_or(u32::MAX))?;
     socket.bind(listen)?;
     socket.listen(backlog)
 }
@@ -108,4 +111,28 @@ async fn route(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, c
     }
     // Boxed: it is large, and most connections have none.
     Box::pin(sockjs::answer(gate, Asked { request, peer, connection: cut.clone() })).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_holds_no_more_than_so_much_for_a_client_that_does_not_read() {
+        const BUFFER: usize = 64 * 1024;
+        let listener = bind("127.0.0.1:0".parse().unwrap(), 16, BUFFER).unwrap();
+        let client = TcpSocket::new_v4().unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        let (client, accepted) = tokio::join!(client.connect(listener.local_addr().unwrap()), listener.accept());
+        let (_silent, (server, _)) = (client.unwrap(), accepted.unwrap());
+        let (piece, mut taken) = ([0; 16 * 1024], 0);
+        server.writable().await.unwrap();
+        // What the kernel says that it would wait for does not come: nobody reads.
+        while let Ok(written) = server.try_write(&piece) {
+            taken += written;
+            // It counts its own overhead, and allows twice as much for that.
+            assert!(taken <= 2 * BUFFER, "the kernel took {taken} bytes");
+        }
+        assert!(taken >= BUFFER / 2, "only {taken} bytes were taken");
+    }
 }
