@@ -148,8 +148,14 @@ async fn run_seed(options: &RunOptions, stack: &Stack, links: &Links, seed: u64)
         let (id, kind, members) = (one.id, one.kind.to_owned(), one.members.clone());
         log.record(&RunRecord::Conversation { id, kind, members, asked })?;
     }
-    let setting =
-        Arc::new(Setting { gateways: links.gateways(), load: options.load(), clock, folder: folder.clone(), seed, refusals: Refusals::default() });
+    let setting = Arc::new(Setting {
+        gateways: links.gateways(),
+        load: options.load(),
+        clock,
+        folder: folder.clone(),
+        seed,
+        refusals: Refusals::default(),
+    });
     let (crowd, mut clients) = Crowd::start(&people, &setting)?;
     let stage = Stage { stack, links, clock, log: &log, people: &people, crowd: &crowd };
     tokio::select! {
