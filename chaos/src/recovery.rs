@@ -3,7 +3,7 @@
 //! is what `--help` says.
 //!
 //! The clients ([`client`]) are tasks of this process, as is the schedule by which they send ([`crowd`]). What was sent
-//! and what came is in one [`ledger`], from which every figure is taken ([`measure`]). Beside the figures it is a check:
+//! and what came is in one [`ledger`], from which every figure is taken ([`mod@measure`]). Beside the figures it is a check:
 //! every client looks at every `seq`, and at the end everything that was sent must be with everybody.
 
 mod client;
