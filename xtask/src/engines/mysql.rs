@@ -19,6 +19,7 @@ pub fn prepare(stack: &Stack) -> Result<CommandLine> {
     }
     let users = layout.run().join("mysql-users.sql");
     write_private(&users, users_sql(layout)?.as_bytes())?;
+    forget_lock_of_the_dead(&socket(layout)?)?;
 
     let mut argv = command_line(layout, &program, &data);
     argv.extend([
@@ -65,6 +66,18 @@ fn command_line(layout: &Layout, program: &Program, data: &Path) -> Vec<String> 
         ]);
     }
     argv
+}
+
+/// A killed server leaves the lock file of its socket behind, with its pid. The next one refuses to start while anything
+/// has that pid: another process, or what is left of the server until its parent has taken its exit code.
+fn forget_lock_of_the_dead(socket: &Path) -> Result<()> {
+    let lock = socket.with_extension("sock.lock");
+    match fs::remove_file(&lock) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", lock.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A socket's path may have 107 bytes only, so a deep checkout gets one outside of it.
