@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use chassis::{Backoff, Process, Secret};
 use prometheus_client::registry::Registry;
 use proto::Keys;
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -60,13 +60,17 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         metrics: metrics.clone(),
     };
     let view = View::default();
-    let coordinator = Coordinator::new(&config.kafka, config.partition, executor, view.clone());
-    let consumer = consumer::create(&config.kafka, coordinator, process.readiness.dependency("kafka"))
-        .context("the Kafka consumer")?;
+    let (kafka, dependency, runtime) = (config.kafka, process.readiness.dependency("kafka"), Handle::current());
+    let (settings, partition, its_view) = (kafka.clone(), config.partition, view.clone());
+    let create = move || {
+        let coordinator =
+            Coordinator::new(&settings, partition.clone(), executor.clone(), its_view.clone(), runtime.clone());
+        consumer::create(&settings, coordinator, dependency.clone())
+    };
 
     let routes = admin::router(Admin { link: link.clone(), keys: keys.clone(), view });
     let address = process.serve_admin(config.admin.listen, registry, routes).await?;
-    info!(%address, kafka.group = config.kafka.group_id, "the fanout worker runs");
+    info!(%address, kafka.group = kafka.group_id, "the fanout worker runs");
 
     // Outlives everything that needs Redis: executors drain through it.
     let finished = CancellationToken::new();
@@ -80,7 +84,7 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
         .name("kafka-poll".to_owned())
         .spawn(move || {
             // Nobody listens any more only when the process is past waiting.
-            let _ = done.send(consumer::run(consumer, &config.kafka, &draining));
+            let _ = done.send(consumer::run(create, &kafka, &draining));
         })
         .context("the poll thread")?;
     let outcome = ended.await.context("the poll thread panicked");

@@ -47,6 +47,8 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between questions about topics that are missing.
 const TOPIC_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// Fenced twice within so many sessions: another worker has the name.
+const RIVAL_SESSIONS: u32 = 3;
 /// For the group to have forgotten a member that leaves.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -104,19 +106,50 @@ pub fn create(config: &config::Kafka, coordinator: Coordinator, dependency: Depe
         .create_with_context(Group { coordinator: Mutex::new(coordinator), dependency, failure: Mutex::new(None) })
 }
 
-/// Runs the consumer on the calling thread until `draining`; then drains, commits and leaves the group.
-pub fn run(consumer: GroupConsumer, config: &config::Kafka, draining: &CancellationToken) -> Result<(), ConsumerError> {
-    if await_topics(&consumer, config, draining) {
+/// Runs a consumer on the calling thread until `draining`; then drains, commits and leaves the group.
+///
+/// A member with a name of its own may be taken for another one of that name when Kafka was away for longer than the
+/// session: a commit that waited goes out with the name's former life. So who is fenced begins anew, once; who is fenced
+/// again soon after that has a rival.
+pub fn run(
+    create: impl Fn() -> KafkaResult<GroupConsumer>,
+    config: &config::Kafka,
+    draining: &CancellationToken,
+) -> Result<(), ConsumerError> {
+    let mut fenced: Option<Instant> = None;
+    loop {
+        let consumer = create()?;
+        match run_member(&consumer, config, draining) {
+            Err(ConsumerError::Fenced(reason))
+                if fenced.is_none_or(|before| before.elapsed() > config.session_timeout * RIVAL_SESSIONS) =>
+            {
+                warn!(reason, "fenced; joining the consumer group anew");
+                fenced = Some(Instant::now());
+                // Others read on from what is committed.
+                let mut coordinator = consumer.context().coordinator();
+                let partitions = coordinator.all();
+                coordinator.abandon(&partitions);
+            }
+            // Closes: gives the partitions back and leaves the group, so that others need not wait for the session's end.
+            ended => return ended,
+        }
+    }
+}
+
+fn run_member(
+    consumer: &GroupConsumer,
+    config: &config::Kafka,
+    draining: &CancellationToken,
+) -> Result<(), ConsumerError> {
+    if await_topics(consumer, config, draining) {
         consumer.subscribe(&config.topics.sources().map(|(topic, _)| topic))?;
-        poll(&consumer, draining)?;
+        poll(consumer, draining)?;
     }
     let partitions = consumer.context().coordinator().all();
     let positions = consumer.context().coordinator().drain(&partitions);
-    commit(&consumer, &positions);
+    commit(consumer, &positions);
     info!(partitions = partitions.len(), "drained; leaving the consumer group");
-    leave(&consumer, config);
-    // Closes: gives the partitions back and leaves the group, so that others need not wait for the session to end.
-    drop(consumer);
+    leave(consumer, config);
     Ok(())
 }
 

@@ -64,15 +64,21 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Executors are started on the runtime that this is called from.
-    pub fn new(kafka: &config::Kafka, limits: config::Partition, executor: Executor, view: View) -> Self {
+    /// Executors are started on `runtime`.
+    pub fn new(
+        kafka: &config::Kafka,
+        limits: config::Partition,
+        executor: Executor,
+        view: View,
+        runtime: Handle,
+    ) -> Self {
         Self {
             topics: kafka.topics.sources().map(|(name, scope)| (Arc::from(name), scope)).to_vec(),
             limits,
             drain_deadline: kafka.drain_deadline,
             metrics: executor.metrics.clone(),
             executor,
-            runtime: Handle::current(),
+            runtime,
             view,
             owned: BTreeMap::new(),
         }

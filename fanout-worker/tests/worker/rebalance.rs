@@ -175,6 +175,7 @@ async fn of_two_workers_with_one_name_the_older_ends_and_says_why() {
     let ended = older.wait_with_output().await.unwrap();
     let said = [ended.stdout, ended.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("joining the consumer group anew"), "it could have been a mistake of Kafka: {said}");
     assert!(said.contains("kafka.instance_id"), "{said}");
     has(&newer.admin, 12).await;
     newer.stop().await;
