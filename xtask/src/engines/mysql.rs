@@ -21,11 +21,20 @@ pub fn prepare(stack: &Stack) -> Result<CommandLine> {
     write_private(&users, users_sql(layout)?.as_bytes())?;
     forget_lock_of_the_dead(&socket(layout)?)?;
 
+    let socket = socket(layout)?;
+    // Left by a server that was killed. It holds the number of a process that may still count as alive (nobody has taken
+    // its exit code, or another one got the number), and then the next server gives up. The data has a lock of its own.
+    match fs::remove_file(socket.with_extension("sock.lock")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("removing a stale lock");
+        }
+        _ => {}
+    }
     let mut argv = command_line(layout, &program, &data);
     argv.extend([
         format!("--port={}", stack.ports.mysql()),
         "--bind-address=127.0.0.1".to_owned(),
-        format!("--socket={}", socket(layout)?.display()),
+        format!("--socket={}", socket.display()),
         format!("--pid-file={}", layout.run().join("mysql.pid").display()),
         // Executed before the first client is let in, at every start: users and passwords are always right.
         format!("--init-file={}", users.display()),
