@@ -3,8 +3,9 @@
 //! SENDs are pipelined. When one fails in a way that may pass (a core was killed, say), those behind it have failed or
 //! will fail too, by core's rule; nothing is sent until the last of them was answered. Then, after a back-off, all are
 //! sent again in order, to the next core: never is a lane in flight at two cores. A SEND that is not committed by its
-//! deadline is refused as unavailable. If core committed it unseen all the same, its `client_message_id` makes the
-//! client's retry a duplicate.
+//! deadline is refused as unavailable, and so is everything behind it, or that would come before the client's retry: what
+//! is there, and for a while what the client sends before it can have heard of the refusal. If core committed one of them
+//! unseen all the same, its `client_message_id` makes the client's retry a duplicate.
 
 use std::{
     collections::VecDeque,
@@ -24,6 +25,9 @@ use tokio::time::Instant;
 
 use super::transactions::Due;
 use crate::refusal::Refusal;
+
+/// How long a lane stays closed behind a SEND that was refused by its deadline, when that one does not come again.
+const REOPEN: Duration = Duration::from_secs(1);
 
 /// What was put on the way since a lane's last failure. Whoever on the way fails one of a run breaks it, and lets none
 /// through that comes behind: the lane hears of the failure later, and may have put others on the way meanwhile.
@@ -97,6 +101,14 @@ enum State {
     },
 }
 
+/// Refuses what would overtake a SEND that was refused by its deadline.
+#[derive(Debug)]
+struct Closed {
+    /// That one's: its retry opens the lane.
+    client_message_id: String,
+    until: Instant,
+}
+
 /// How long and how often is retried.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
@@ -109,6 +121,7 @@ pub struct Retry {
 pub struct Lane {
     items: VecDeque<Item>,
     state: State,
+    closed: Option<Closed>,
     core: usize,
     run: Run,
     tries: u32,
@@ -117,18 +130,33 @@ pub struct Lane {
 
 impl Lane {
     pub fn new(retry: Retry) -> Self {
-        Self { items: VecDeque::new(), state: State::Flowing, core: 0, run: Run::default(), tries: 0, retry }
+        Self {
+            items: VecDeque::new(),
+            state: State::Flowing,
+            closed: None,
+            core: 0,
+            run: Run::default(),
+            tries: 0,
+            retry,
+        }
     }
 
     /// Nothing is awaited: the lane can be forgotten.
     pub fn is_idle(&self) -> bool {
-        self.items.is_empty()
+        self.items.is_empty() && self.closed.is_none()
     }
 
     pub fn push(&mut self, no: u64, request: CreateMessageRequest, due: Due, now: Instant) -> Step {
+        let mut step = Step::default();
+        if let Some(closed) = &self.closed {
+            if closed.client_message_id != request.client_message_id && now < closed.until {
+                step.settled.push(Settled { due, result: Err(behind_a_failed_one()) });
+                return step;
+            }
+            self.closed = None;
+        }
         let mut item =
             Item { no, request, due, deadline: now + self.retry.deadline, in_flight: false, given_up: false };
-        let mut step = Step::default();
         if self.state == State::Flowing {
             item.in_flight = true;
             step.submit.push(self.run.submission(self.core, &item));
@@ -178,23 +206,28 @@ impl Lane {
     /// The next time [`Self::tick`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let first = self.items.iter().find(|item| !item.given_up).map(|item| item.deadline);
-        match self.state {
-            State::BackingOff { until } => first.map_or(Some(until), |deadline| Some(deadline.min(until))),
-            _ => first,
-        }
+        let retry = match self.state {
+            State::BackingOff { until } => Some(until),
+            State::Flowing | State::Failing { .. } => None,
+        };
+        let opens = self.closed.as_ref().map(|closed| closed.until);
+        [first, retry, opens].into_iter().flatten().min()
     }
 
     pub fn tick(&mut self, now: Instant) -> Step {
         let mut step = Step::default();
-        self.items.retain_mut(|item| {
-            if item.given_up || item.deadline > now {
-                return true;
+        self.closed.take_if(|closed| closed.until <= now);
+        if let Some(late) = self.items.iter().position(|item| !item.given_up && item.deadline <= now) {
+            let client_message_id = self.items[late].request.client_message_id.clone();
+            self.closed = Some(Closed { client_message_id, until: now + REOPEN });
+            let mut refusal = Refusal::new(Code::Unavailable, "the message could not be stored in time; send it again");
+            for item in self.items.iter_mut().skip(late) {
+                let result = Err(std::mem::replace(&mut refusal, behind_a_failed_one()));
+                step.settled.push(Settled { due: std::mem::take(&mut item.due), result });
+                item.given_up = true;
             }
-            let refusal = Refusal::new(Code::Unavailable, "the message could not be stored in time; send it again");
-            step.settled.push(Settled { due: std::mem::take(&mut item.due), result: Err(refusal) });
-            item.given_up = true;
-            item.in_flight
-        });
+            self.items.retain(|item| item.in_flight || !item.given_up);
+        }
         if self.items.is_empty() {
             self.state = State::Flowing;
         }
@@ -214,6 +247,11 @@ impl Lane {
     }
 }
 
+/// What a SEND behind a refused one is answered.
+fn behind_a_failed_one() -> Refusal {
+    Refusal::new(Code::Unavailable, "a message before this one failed; send both again, in order")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +260,7 @@ mod tests {
         Retry { deadline: Duration::from_secs(10), base: Duration::from_millis(50), max: Duration::from_secs(1) };
 
     fn request(n: u64) -> CreateMessageRequest {
-        CreateMessageRequest { body: n.to_string(), ..CreateMessageRequest::default() }
+        CreateMessageRequest { client_message_id: format!("m-{n}"), ..CreateMessageRequest::default() }
     }
 
     fn created() -> Result<CreateMessageResponse, Refusal> {
@@ -279,15 +317,53 @@ mod tests {
     async fn what_is_not_committed_by_its_deadline_is_refused_as_unavailable() {
         let now = Instant::now();
         let mut lane = lane(now, 2);
-        let step = lane.tick(now + RETRY.deadline);
+        let late = now + RETRY.deadline;
+        let step = lane.tick(late);
         assert_eq!(step.settled.len(), 2);
         assert!(step.settled.iter().all(|s| s.result.as_ref().unwrap_err().code == Code::Unavailable));
         // Answers are still awaited, so that nothing overtakes at another core.
+        assert_eq!(lane.answered(1, unavailable(), late), Step::default());
+        let later = late + REOPEN;
+        assert_eq!(lane.tick(later), Step::default());
         assert!(!lane.is_idle() && lane.deadline().is_none());
-        assert_eq!(lane.answered(1, unavailable(), now), Step::default());
-        assert_eq!(lane.push(3, request(3), Due::default(), now), Step::default());
-        assert_eq!(lane.answered(2, unavailable(), now), Step::default());
-        assert_eq!(numbers(&lane.tick(now + RETRY.deadline + RETRY.max)), []);
+        assert_eq!(lane.push(3, request(3), Due::default(), later), Step::default());
+        assert_eq!(lane.answered(2, unavailable(), later), Step::default());
+        assert_eq!(numbers(&lane.tick(later + RETRY.max)), [(1, 3)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_overtakes_the_retry_of_what_was_refused_by_its_deadline() {
+        let began = Instant::now();
+        let mut lane = lane(began, 1);
+        lane.answered(1, unavailable(), began);
+        let later = began + Duration::from_secs(3);
+        assert_eq!(numbers(&lane.tick(later)), [(1, 1)]);
+        lane.push(2, request(2), Due::default(), later);
+        lane.answered(2, unavailable(), later);
+
+        let late = began + RETRY.deadline;
+        assert_eq!(lane.tick(late).settled.len(), 2, "the second one's own deadline is not over");
+        // Sent before the refusal can have been heard.
+        let step = lane.push(3, request(3), Due::default(), late);
+        assert_eq!((step.submit.len(), step.settled.len()), (0, 1));
+        // The answer that was awaited for the order.
+        lane.answered(1, unavailable(), late);
+        assert!(!lane.is_idle());
+        for no in 1..=3 {
+            assert_eq!(lane.push(3 + no, request(no), Due::default(), late).submit.len(), 1, "m-{no}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_gives_a_refused_one_up_can_go_on_after_a_while() {
+        let mut lane = lane(Instant::now(), 1);
+        lane.answered(1, unavailable(), Instant::now());
+        let late = Instant::now() + RETRY.deadline;
+        lane.tick(late);
+        assert_eq!(lane.deadline(), Some(late + REOPEN));
+        assert_eq!(lane.push(2, request(2), Due::default(), late + REOPEN).submit.len(), 1);
+        lane.answered(2, created(), late + REOPEN);
+        assert!(lane.is_idle());
     }
 
     #[tokio::test(start_paused = true)]
