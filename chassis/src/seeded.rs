@@ -18,6 +18,8 @@ pub enum Bug {
     HeadsNotCompared,
     /// The gateway reads the head before its interest is announced.
     ReadBeforeRegister,
+    /// Core reads heads and user states without waiting for whoever is writing.
+    PlainRead,
     /// The worker's XADD makes the stream of a gateway that is gone.
     XaddMakesStreams,
     /// Core commits the outbox rows after the message rows, in a transaction of their own.
@@ -36,10 +38,10 @@ pub const fn on(_: Bug) -> bool {
 }
 
 #[cfg(feature = "seeded-bugs")]
-pub use seeded::{VARIABLE, check, on};
+pub use switched::{VARIABLE, check, on};
 
 #[cfg(feature = "seeded-bugs")]
-mod seeded {
+mod switched {
     use std::{env, sync::OnceLock};
 
     use super::Bug;
@@ -47,12 +49,13 @@ mod seeded {
     /// Names the bugs that are on, e.g. `GapCheckOff,HeadsNotCompared`.
     pub const VARIABLE: &str = "SWITCHBOARD_SEEDED_BUGS";
 
-    const ALL: [Bug; 9] = [
+    const ALL: [Bug; 10] = [
         Bug::OffsetBeforeXadd,
         Bug::DuplicateCheckOff,
         Bug::GapCheckOff,
         Bug::HeadsNotCompared,
         Bug::ReadBeforeRegister,
+        Bug::PlainRead,
         Bug::XaddMakesStreams,
         Bug::OutboxRowOnItsOwn,
         Bug::FreshMessageId,

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use chassis::seeded::{self, Bug};
 use proto::{ConversationId, UserId};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, MySqlPool, Row as _, mysql::MySqlRow};
@@ -162,9 +163,10 @@ enum Lock {
 }
 
 impl Lock {
-    const fn clause(self) -> &'static str {
+    fn clause(self) -> &'static str {
         match self {
             Lock::None => "",
+            _ if seeded::on(Bug::PlainRead) => "",
             Lock::Share => "FOR SHARE",
             Lock::ShareSkipLocked => "FOR SHARE SKIP LOCKED",
         }
@@ -256,8 +258,10 @@ pub async fn user_states(db: &Db, users: &[UserId], known: &HashMap<UserId, i64>
     let mut states = Vec::with_capacity(users.len());
     for chunk in users.chunks(CHUNK) {
         let marks = placeholders(chunk.len(), 1);
-        let seqs =
-            format!("SELECT id, user_seq FROM users FORCE INDEX (PRIMARY) WHERE id IN ({marks}) ORDER BY id FOR SHARE");
+        let seqs = format!(
+            "SELECT id, user_seq FROM users FORCE INDEX (PRIMARY) WHERE id IN ({marks}) ORDER BY id {}",
+            Lock::Share.clause()
+        );
         let members = format!(
             "SELECT m.user_id, m.conversation_id, c.kind, m.role, m.joined_seq, m.joined_user_seq, COALESCE(a.read_seq, 0)
              FROM conversation_members m JOIN conversations c ON c.id = m.conversation_id
