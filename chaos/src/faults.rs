@@ -3,6 +3,7 @@
 //! A plan is made whole before the run ([`plan()`]), so that a run that did less than it should is noticed. One fault
 //! comes after the other; two that shall come at once are a kind of their own.
 
+mod commits;
 mod connector;
 mod inject;
 mod plan;
@@ -91,6 +92,12 @@ pub enum Fault {
     KillTaskSessions,
     /// A stranger joins the workers' consumer group and leaves it, again and again.
     RebalanceStorm,
+    /// What a worker sends to Redis vanishes, and then the worker is killed, with all that it has in hand.
+    KillCutOffWorker,
+    /// A gateway is killed while a worker's link to Redis is slow, until it is forgotten.
+    KillGatewaySlowWorker,
+    /// Commits are in the binlog for a while before others see them, as with a semi-synchronous replica that is slow.
+    StallCommits,
 }
 
 const PAIRS: [Fault; 3] = [
@@ -99,9 +106,11 @@ const PAIRS: [Fault; 3] = [
     Fault::KillBoth(Role::Kafka, Role::Worker),
 ];
 const CONNECTOR: [Fault; 2] = [Fault::RestartTask, Fault::KillTaskSessions];
+/// By their own names only: what seeds make of `all` stays as it is.
+const BY_NAME: [Fault; 3] = [Fault::KillCutOffWorker, Fault::KillGatewaySlowWorker, Fault::StallCommits];
 
 impl Fault {
-    /// Every kind.
+    /// Every kind but those that are asked for by name.
     pub fn all() -> Vec<Self> {
         let processes = Role::ALL.into_iter().flat_map(|role| [Self::Kill(role), Self::Pause(role), Self::Term(role)]);
         let links = Route::ALL.into_iter().flat_map(|route| Trouble::ALL.map(|trouble| Self::Link(trouble, route)));
@@ -137,6 +146,9 @@ impl fmt::Display for Fault {
             Self::RestartTask => f.write_str("restart-task"),
             Self::KillTaskSessions => f.write_str("kill-task-sessions"),
             Self::RebalanceStorm => f.write_str("rebalance-storm"),
+            Self::KillCutOffWorker => f.write_str("kill-cut-off-worker"),
+            Self::KillGatewaySlowWorker => f.write_str("kill-gateway+slow-worker"),
+            Self::StallCommits => f.write_str("stall-commits"),
         }
     }
 }
@@ -145,10 +157,11 @@ impl FromStr for Fault {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let Some(found) = Self::all().into_iter().find(|fault| fault.to_string() == text) else {
+        let known: Vec<Self> = Self::all().into_iter().chain(BY_NAME).collect();
+        let Some(found) = known.iter().copied().find(|fault| fault.to_string() == text) else {
             bail!(
                 "no fault is called `{text}`: expected all, kill, pause, term, pairs, links, connector, or of {}",
-                Self::all().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             );
         };
         Ok(found)
@@ -163,7 +176,7 @@ mod tests {
     fn every_kind_has_a_name_of_its_own_that_is_read_back() {
         let all = Fault::all();
         assert_eq!(all.len(), 7 * 3 + 7 * 4 + 2 + 2 + 3);
-        for fault in &all {
+        for fault in all.iter().chain(&BY_NAME) {
             assert_eq!(fault.to_string().parse::<Fault>().unwrap(), *fault);
         }
     }

@@ -179,6 +179,13 @@ impl Links {
         links.map(|named| format!("ws://127.0.0.1:{}/ws", named.link.port())).collect()
     }
 
+    /// The link of one process, of those that have one of their own on that route.
+    pub fn of(&self, process: &str, route: Route) -> Result<Chosen<'_>> {
+        let is_its = |named: &&Named| named.route == route && named.name.starts_with(&format!("{process} to "));
+        let link = self.all.iter().find(is_its).with_context(|| format!("{process} has no link of {route}"))?;
+        Ok(Chosen { links: vec![link], name: link.name.clone() })
+    }
+
     /// One link of a route, or all of it.
     pub fn choose(&self, route: Route, pick: u64) -> Chosen<'_> {
         let of_route: Vec<&Named> = self.all.iter().filter(|named| named.route == route).collect();
@@ -229,5 +236,7 @@ mod tests {
         let names: Vec<String> = (0..3).map(|pick| links.choose(Route::GatewayRedis, pick).name).collect();
         assert_eq!(names, ["socket-gateway-1 to redis", "socket-gateway-2 to redis", "all of gateway-redis"]);
         assert_eq!(links.choose(Route::WorkerKafka, 7).name, "workers to kafka");
+        assert_eq!(links.of("fanout-worker-1", Route::WorkerRedis).unwrap().name, "fanout-worker-1 to redis");
+        assert!(links.of("fanout-worker-2", Route::WorkerRedis).is_err());
     }
 }

@@ -1,12 +1,14 @@
 //! Does one fault, heals it, and says whether it took effect.
 
+mod combined;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Fault, Planned, Role, Trouble, connector, rebalance};
+use super::{Fault, Planned, Role, Trouble, commits, connector, rebalance};
 use crate::{
     links::{Links, Route},
     proxy::{Lost, Mode},
@@ -30,6 +32,13 @@ pub struct Effect {
     pub detail: String,
 }
 
+/// Processes that are gone, since then.
+#[derive(Debug)]
+struct Killed {
+    processes: Vec<(String, Running)>,
+    at: Instant,
+}
+
 #[derive(Debug)]
 pub struct Injector<'a> {
     pub stack: &'a Stack,
@@ -48,6 +57,11 @@ impl Injector<'_> {
             Fault::Link(_, route) => self.links.choose(route, planned.pick).name,
             Fault::RestartTask | Fault::KillTaskSessions => connector::NAME.to_owned(),
             Fault::RebalanceStorm => rebalance::GROUP.to_owned(),
+            Fault::KillCutOffWorker => self.process(Role::Worker, planned.pick),
+            Fault::KillGatewaySlowWorker => {
+                format!("{}, slow {}", self.process(Role::Gateway, planned.pick), self.slow_worker(planned.pick))
+            }
+            Fault::StallCommits => "mysql".to_owned(),
         }
     }
 
@@ -69,6 +83,9 @@ impl Injector<'_> {
             Fault::RestartTask => connector::restart(&self.stack.endpoints()?.connect).await,
             Fault::KillTaskSessions => connector::kill_sessions(self.stack).await,
             Fault::RebalanceStorm => rebalance::storm(&self.stack.endpoints()?.kafka, length, pick).await,
+            Fault::KillCutOffWorker => self.kill_cut_off(&self.process(Role::Worker, pick), length).await,
+            Fault::KillGatewaySlowWorker => self.kill_beside_slow_worker(pick).await,
+            Fault::StallCommits => commits::stall(self.stack, length).await,
         }
     }
 
@@ -87,24 +104,34 @@ impl Injector<'_> {
     }
 
     async fn kill(&self, names: &[String], length: Duration) -> Result<Effect> {
-        let processes = names.iter().map(|name| self.stack.running(name)).collect::<Result<Vec<_>>>()?;
-        let began = Instant::now();
-        for process in &processes {
+        let killed = self.end(names).await?;
+        sleep(length).await;
+        self.start_again(&killed).await
+    }
+
+    /// SIGKILL.
+    async fn end(&self, names: &[String]) -> Result<Killed> {
+        let running = |name: &String| Ok((name.clone(), self.stack.running(name)?));
+        let processes = names.iter().map(running).collect::<Result<Vec<_>>>()?;
+        let at = Instant::now();
+        for (_, process) in &processes {
             process.signal(Signal::SIGKILL)?;
         }
-        for process in &processes {
+        for (_, process) in &processes {
             process.ended(KILL_LIMIT).await?;
         }
-        sleep(length).await;
+        Ok(Killed { processes, at })
+    }
+
+    async fn start_again(&self, killed: &Killed) -> Result<Effect> {
         let mut took_effect = true;
-        for (name, before) in names.iter().zip(&processes) {
+        for (name, before) in &killed.processes {
             took_effect &= self.replaced(name, *before).await?;
         }
-        if names.iter().any(|name| name.starts_with("fanout-worker")) {
-            sleep_until(began + WORKER_SESSION).await;
+        if killed.processes.iter().any(|(name, _)| name.starts_with("fanout-worker")) {
+            sleep_until(killed.at + WORKER_SESSION).await;
         }
-        let detail = format!("killed, away for {}", seconds(began.elapsed()));
-        Ok(Effect { took_effect, detail })
+        Ok(Effect { took_effect, detail: format!("killed, away for {}", seconds(killed.at.elapsed())) })
     }
 
     async fn term(&self, name: &str, length: Duration) -> Result<Effect> {

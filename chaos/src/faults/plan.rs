@@ -31,6 +31,9 @@ impl Planned {
             Fault::Kill(role) | Fault::Term(role) => start_of(role),
             Fault::KillBoth(one, other) => start_of(one) + start_of(other),
             Fault::RestartTask | Fault::KillTaskSessions => 2.0,
+            Fault::KillCutOffWorker => start_of(Role::Worker),
+            // Until its lease is over and a worker has swept.
+            Fault::KillGatewaySlowWorker => 9.0,
             _ => 0.0,
         };
         let drain = if matches!(self.fault, Fault::Term(_)) { 3.0 } else { 0.0 };
@@ -97,9 +100,11 @@ fn length_of(fault: Fault) -> [f64; 2] {
         Fault::Pause(Role::Worker | Role::Core) => [11.0, 14.0],
         Fault::Pause(_) => [4.0, 8.0],
         Fault::Link(Trouble::HalfOpen, _) => [4.0, 9.0],
-        Fault::Link(..) => [2.0, 6.0],
+        Fault::Link(..) | Fault::StallCommits => [2.0, 6.0],
+        // So long that a worker that stores offsets too early has committed them, every second.
+        Fault::KillCutOffWorker => [2.0, 4.0],
         Fault::RebalanceStorm => [5.0, 8.0],
-        Fault::FlushRedis | Fault::RestartTask | Fault::KillTaskSessions => [0.0, 0.5],
+        Fault::FlushRedis | Fault::RestartTask | Fault::KillTaskSessions | Fault::KillGatewaySlowWorker => [0.0, 0.5],
     }
 }
 
