@@ -14,7 +14,7 @@ mod run;
 
 pub use client::{ClientRecord, Cursor, Resume};
 pub use file::{Clock, Histories, History, Writer, clients_folder, read, run_file};
-pub use run::{Change, Floors, Outcome, RunRecord};
+pub use run::{Change, Floors, OnPurpose, Outcome, RunRecord};
 
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,9 @@
 //! A run is a folder: `run.ndjson` (faults, conversations, memberships, in the order in which they were seen),
 //! `clients/NAME.ndjson` (one client each), and what is made of them.
 
+pub mod bugs;
 pub mod checker;
+pub mod control;
 pub mod faults;
 pub mod history;
 pub mod links;

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use chaos::{
+    control,
     options::RunOptions,
     recovery::{self, RecoveryOptions},
     run, verdict,
@@ -51,7 +52,8 @@ async fn main() -> ExitCode {
 /// Whether the promise was kept.
 async fn start(cli: Cli) -> Result<bool> {
     match cli.task {
-        Task::Run(options) => run::run(&options).await,
+        Task::Run(options) if options.bugs().is_empty() => run::run(&options).await,
+        Task::Run(options) => control::run(&options).await,
         Task::Recovery(options) => recovery::run(&options).await,
         Task::Check { folder } => {
             let verdict = verdict::judge(&folder)?;

@@ -8,6 +8,9 @@
 mod floors;
 mod judge;
 mod settle;
+mod site;
+
+pub use site::{Site, stack_of, told_to_stop, unless_told_to_stop};
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -17,17 +20,17 @@ use std::{
 use anyhow::{Context as _, Result};
 use e2e::rest::Rest;
 use tokio::{
-    signal::unix::{SignalKind, signal},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
     faults::{self, Injector, Planned},
-    history::{Clock, RunRecord, Writer},
+    history::{Clock, OnPurpose, RunRecord, Writer},
     links::Links,
     options::RunOptions,
     stack::Stack,
+    verdict::Verdict,
     workload::{Crowd, Mover, People, Phase, Refusals, Setting, gather},
 };
 
@@ -64,57 +67,30 @@ impl RunLog {
 
 /// Brings the stack up, runs every seed and takes the stack down. Says whether all kept the promise.
 pub async fn run(options: &RunOptions) -> Result<bool> {
-    let stack =
-        Stack::new(options.xtask.clone(), options.folder.clone(), options.copies(), options.ports(), options.release);
-    let links = Links::open(stack.ports, stack.copies).await?;
-    let settings: Vec<String> = SETTINGS
-        .iter()
-        .map(ToString::to_string)
-        .chain(links.settings().iter().cloned())
-        .chain(options.settings.clone())
-        .collect();
-    stack.down().await?;
-    let outcome = async {
-        stack.up(&settings).await?;
-        run_seeds(options, &stack, &links, &settings).await
-    };
-    let outcome = tokio::select! {
-        outcome = outcome => outcome,
-        told = told_to_stop() => told.and_then(|()| Err(anyhow::anyhow!("interrupted"))),
-    };
+    let site = Site::open(options).await?;
+    let outcome = unless_told_to_stop(run_seeds(options, &site)).await;
     if options.keep {
         println!("the stack stays up until Ctrl-C");
         told_to_stop().await?;
     }
-    let down = stack.down().await;
+    let down = site.stack.down().await;
     let outcome = outcome?;
     down?;
     Ok(outcome)
 }
 
-/// Ctrl-C or SIGTERM.
-pub async fn told_to_stop() -> Result<()> {
-    let mut terminated = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C"),
-        _ = terminated.recv() => Ok(()),
-    }
-}
-
-async fn run_seeds(options: &RunOptions, stack: &Stack, links: &Links, settings: &[String]) -> Result<bool> {
+async fn run_seeds(options: &RunOptions, site: &Site) -> Result<bool> {
     let mut failed = Vec::new();
-    let mut spoilt = false;
+    let mut whole = false;
     for seed in options.seeds() {
         // What a failed run has left behind is not to be blamed on the next one.
-        if std::mem::take(&mut spoilt) {
-            stack.down().await?;
-            stack.up(settings).await?;
+        if !whole {
+            site.up_afresh().await?;
         }
         println!("==== seed {seed}");
-        let kept = run_seed(options, stack, links, seed).await.with_context(|| format!("seed {seed}"))?;
-        if !kept {
+        whole = run_seed(options, site, seed).await.with_context(|| format!("seed {seed}"))?.passed;
+        if !whole {
             failed.push(seed);
-            spoilt = true;
         }
     }
     let seeds = options.seeds();
@@ -126,10 +102,13 @@ async fn run_seeds(options: &RunOptions, stack: &Stack, links: &Links, settings:
     Ok(failed.is_empty())
 }
 
-async fn run_seed(options: &RunOptions, stack: &Stack, links: &Links, seed: u64) -> Result<bool> {
+/// One run, on a stack that is up.
+pub async fn run_seed(options: &RunOptions, site: &Site, seed: u64) -> Result<Verdict> {
+    let Site { stack, links, .. } = site;
     let started = chrono::Utc::now();
     let folder = options.out.clone().unwrap_or_else(|| options.folder.join("runs"));
-    let folder = folder.join(format!("{}-seed-{seed}", started.format("%Y%m%d-%H%M%S")));
+    let what = options.on_purpose.as_ref().map_or_else(String::new, |(on_purpose, _)| format!("-{}", on_purpose.bug));
+    let folder = folder.join(format!("{}{what}-seed-{seed}", started.format("%Y%m%d-%H%M%S")));
     let planned = faults::plan(seed, &options.kinds(), options.duration);
     let clock = Clock::new();
     let log = RunLog(Arc::new(Mutex::new(Writer::run(&folder, clock)?)));
@@ -140,6 +119,9 @@ async fn run_seed(options: &RunOptions, stack: &Stack, links: &Links, seed: u64)
         late_after_ms: LATE_AFTER.as_millis() as u64,
         floors: floors::of(options, &planned),
     })?;
+    if let Some((on_purpose, _)) = &options.on_purpose {
+        log.record(&RunRecord::OnPurpose(on_purpose.clone()))?;
+    }
     let endpoints = stack.endpoints()?;
     let asked = clock.now();
     let prefix = format!("c{}s{seed}", started.timestamp());
@@ -179,6 +161,13 @@ async fn run_seed(options: &RunOptions, stack: &Stack, links: &Links, seed: u64)
 /// What makes the same run again.
 fn command(options: &RunOptions, seed: u64) -> String {
     let RunOptions { gateways, workers, cores, clients, rate, changes, .. } = options;
+    if let Some((OnPurpose { bug, left_out, .. }, _)) = &options.on_purpose {
+        let without = if *left_out { " --without-bug" } else { "" };
+        return format!(
+            "cargo xtask chaos --bug {bug}{without} --seeds {seed}..{seed} --gateways {gateways} --workers {workers} \
+             --cores {cores}"
+        );
+    }
     let mut kinds: Vec<String> = options.kinds().iter().map(ToString::to_string).collect();
     if kinds.len() == faults::Fault::all().len() {
         kinds = vec!["all".to_owned()];
@@ -229,7 +218,8 @@ impl Stage<'_> {
             helpers.spawn(mover.run(self.crowd.phase()));
         }
         // What a supervisor does in production: a failed task is started again.
-        let watchdog = tokio::spawn(faults::watch_connector(endpoints.connect.clone()));
+        let mut watchdog = JoinSet::new();
+        watchdog.spawn(faults::watch_connector(endpoints.connect.clone()));
         sleep(WARM_UP).await;
         let injector = Injector { stack: self.stack, links: self.links };
         let began = Instant::now();
@@ -244,7 +234,8 @@ impl Stage<'_> {
         while let Some(ended) = helpers.join_next().await {
             ended.context("a mover panicked")??;
         }
-        watchdog.abort();
+        // Ends with this function, however that ends.
+        drop(watchdog);
         settled
     }
 

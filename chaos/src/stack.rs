@@ -33,13 +33,20 @@ pub struct Stack {
     pub copies: Copies,
     pub ports: Ports,
     release: bool,
+    /// Bugs on purpose that its services have.
+    bugs: Vec<String>,
     /// `cargo xtask` changes one stack once at a time, and refuses a second change meanwhile.
     turn: Mutex<()>,
 }
 
 impl Stack {
     pub fn new(xtask: PathBuf, folder: PathBuf, copies: Copies, ports: Ports, release: bool) -> Self {
-        Self { xtask, folder, copies, ports, release, turn: Mutex::new(()) }
+        Self { xtask, folder, copies, ports, release, bugs: Vec::new(), turn: Mutex::new(()) }
+    }
+
+    /// The same with these bugs on purpose.
+    pub fn with_bugs(self, bugs: Vec<String>) -> Self {
+        Self { bugs, ..self }
     }
 
     pub fn folder(&self) -> &Path {
@@ -59,6 +66,9 @@ impl Stack {
         }
         for setting in settings {
             command.args(["--set", setting]);
+        }
+        if !self.bugs.is_empty() {
+            command.args(["--seeded-bugs", &self.bugs.join(",")]);
         }
         let status = command.status().await.context("starting xtask")?;
         ensure!(status.success(), "the stack did not come up (above)");

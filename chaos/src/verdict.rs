@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use self::evidence::Evidence;
 use crate::{
     checker::{self, Checked, Finding, Kind, Shown},
-    history::{Floors, Histories, RunRecord},
+    history::{Floors, Histories, OnPurpose, RunRecord},
     truth::{self, TruthRecord},
 };
 
@@ -29,6 +29,9 @@ pub struct Verdict {
     pub seed: u64,
     pub command: String,
     pub started: String,
+    /// The negative control: what was wrong with the stack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_purpose: Option<OnPurpose>,
     /// To the last record.
     pub seconds: f64,
     pub shown: Shown,
@@ -118,11 +121,16 @@ impl Verdict {
             Some(RunRecord::Run { seed, started, command, floors, .. }) => (seed, started, command, floors),
             _ => Default::default(),
         };
+        let on_purpose = histories.run.iter().find_map(|at| match &at.record {
+            RunRecord::OnPurpose(on_purpose) => Some(on_purpose.clone()),
+            _ => None,
+        });
         Self {
             passed: checked.findings.is_empty(),
             seed,
             command,
             started,
+            on_purpose,
             seconds: seconds(histories.run.last().map_or(0, |last| last.at)),
             shown: checked.shown.clone(),
             floors,
@@ -169,6 +177,9 @@ impl fmt::Display for Verdict {
         let shown = &self.shown;
         let word = if self.passed { "kept" } else { "BROKEN" };
         writeln!(f, "the promise was {word}: seed {}, {:.0} s", self.seed, self.seconds)?;
+        if let Some(on_purpose) = &self.on_purpose {
+            writeln!(f, "  on purpose: {on_purpose}; off: {}", on_purpose.off.join(", "))?;
+        }
         writeln!(f, "  {} clients, {} sessions, {} conversations", shown.clients, shown.sessions, shown.conversations)?;
         writeln!(
             f,

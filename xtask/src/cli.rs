@@ -112,6 +112,9 @@ pub struct UpOptions {
     /// MySQL, Redis, Kafka and Connect only: nothing is built
     #[arg(long)]
     pub engines_only: bool,
+    /// The services of another build, which has bugs on purpose, with these on: `cargo xtask chaos --bug` asks for it
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', conflicts_with = "engines_only", hide = true)]
+    pub seeded_bugs: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -81,6 +81,7 @@ mod tests {
             release: false,
             engines_only: false,
             overrides: vec!["socket-gateway.hub.shards=1".parse().unwrap()],
+            seeded_bugs: Vec::new(),
         };
         let stack = Stack::new(Layout::of_this_repository(StackName::Dev), settings).unwrap();
         let processes =

@@ -103,8 +103,21 @@ impl Layout {
 
     /// Where cargo puts a binary of the workspace.
     pub fn binary(&self, name: &str, release: bool) -> PathBuf {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
-        self.root.join(target).join(if release { "release" } else { "debug" }).join(name)
+        self.target().join(if release { "release" } else { "debug" }).join(name)
+    }
+
+    /// The same for a service with bugs on purpose: in a target folder of its own, so that no other build ever has any.
+    pub fn seeded_binary(&self, name: &str, release: bool) -> PathBuf {
+        self.seeded_target().join(if release { "release" } else { "debug" }).join(name)
+    }
+
+    pub fn seeded_target(&self) -> PathBuf {
+        self.target().join("seeded-bugs")
+    }
+
+    fn target(&self) -> PathBuf {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+        self.root.join(target)
     }
 
     /// Says how to call this tool for this stack, for messages.

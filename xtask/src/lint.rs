@@ -1,14 +1,17 @@
 //! `lint`: formatting, clippy and rustdoc, with warnings as errors.
 
-use crate::compile::cargo;
+use crate::compile::{SEEDED, cargo};
 use crate::layout::Layout;
 use anyhow::{Result, ensure};
 use std::process::ExitCode;
 
 pub fn run(layout: &Layout) -> Result<ExitCode> {
-    let steps: [&[&str]; 3] = [
+    // Nothing else builds the bugs on purpose.
+    let seeded = [&["clippy", "--quiet"], &SEEDED[..], &["--", "-D", "warnings"]].concat();
+    let steps: [&[&str]; 4] = [
         &["fmt", "--all", "--check"],
         &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        &seeded,
         &["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"],
     ];
     for arguments in steps {

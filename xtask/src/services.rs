@@ -3,10 +3,12 @@
 use crate::layout::Layout;
 use crate::overrides::Override;
 use crate::secrets::{Secret, make_private_folder, write_private};
-use crate::stack::{CommandLine, Kind, ProcessName, Stack};
+use crate::stack::{CommandLine, Kind, ProcessName, Settings, Stack};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
+/// Tells services that were built with bugs on purpose which of them are on; no other build reads it.
+const SEEDED_BUGS: &str = "SWITCHBOARD_SEEDED_BUGS";
 /// What core gives to a gateway's client credentials.
 const GATEWAY_SCOPES: &str = r#"["messages:send_as", "connections:write", "conversations:read_any"]"#;
 
@@ -17,13 +19,16 @@ pub fn prepare(stack: &Stack, name: ProcessName) -> Result<CommandLine> {
         Kind::Gateway => ("socket-gateway", gateway(stack, name)?),
         _ => ("fanout-worker", worker(stack, name)),
     };
-    let binary = layout.binary(binary, stack.settings.release);
+    let Settings { release, overrides, seeded_bugs, .. } = &stack.settings;
+    let binary =
+        if seeded_bugs.is_empty() { layout.binary(binary, *release) } else { layout.seeded_binary(binary, *release) };
     ensure!(binary.exists(), "{} is not built: run `{}`", binary.display(), layout.command("up"));
     let path = config_file(layout, name);
     write_private(&path, config.as_bytes())?;
     let argv = vec![binary.display().to_string(), "--config".to_owned(), path.display().to_string()];
-    let overrides = stack.settings.overrides.iter().filter(|one| one.is_for(name));
-    Ok(CommandLine { argv, env: overrides.map(Override::variable).collect() })
+    let overrides = overrides.iter().filter(|one| one.is_for(name)).map(Override::variable);
+    let bugs = (!seeded_bugs.is_empty()).then(|| (SEEDED_BUGS.to_owned(), seeded_bugs.join(",")));
+    Ok(CommandLine { argv, env: overrides.chain(bugs).collect() })
 }
 
 pub fn config_file(layout: &Layout, name: ProcessName) -> PathBuf {

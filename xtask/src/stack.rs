@@ -129,6 +129,9 @@ pub struct Settings {
     pub engines_only: bool,
     #[serde(default)]
     pub overrides: Vec<Override>,
+    /// None: the ordinary services. Else those with bugs on purpose, and these are on.
+    #[serde(default)]
+    pub seeded_bugs: Vec<String>,
 }
 
 /// How one process is started.
@@ -231,6 +234,7 @@ mod tests {
             release: false,
             engines_only: false,
             overrides: Vec::new(),
+            seeded_bugs: Vec::new(),
         };
         let layout = Layout::of_this_repository(crate::layout::StackName::Dev);
         let names = Stack::new(layout, settings).unwrap().processes();

@@ -38,6 +38,7 @@ pub fn run(options: &TestOptions) -> Result<ExitCode> {
         release: false,
         engines_only: false,
         overrides: Vec::new(),
+        seeded_bugs: Vec::new(),
     };
     let stack = Stack::new(layout.clone(), settings)?;
     report.line(STEP, "building the tests");

@@ -2,13 +2,13 @@
 
 use crate::cli::UpOptions;
 use crate::interrupt::{Interrupt, POLL};
-use crate::layout::Layout;
+use crate::layout::{Layout, StackName};
 use crate::report::Report;
 use crate::stack::{Kind, ProcessName, Settings, Stack};
 use crate::state::StackLock;
 use crate::supervisor::{Ensured, Supervisor};
 use crate::{compile, connector, down, endpoints, jars, packages, preflight, probe};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::File;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -40,7 +40,12 @@ fn settle(layout: &Layout, options: &UpOptions) -> Result<Settings> {
         release: options.release,
         engines_only: options.engines_only,
         overrides: options.overrides.clone(),
+        seeded_bugs: options.seeded_bugs.clone(),
     };
+    ensure!(
+        settings.seeded_bugs.is_empty() || layout.stack() == StackName::Chaos,
+        "--seeded-bugs is for the stack of chaos runs only: `cargo xtask chaos --bug`"
+    );
     let Some(running) = Supervisor::recorded_settings(layout)? else { return Ok(settings) };
     if options.port_offset.is_none() {
         settings.port_offset = running.port_offset;
@@ -60,6 +65,9 @@ fn settle(layout: &Layout, options: &UpOptions) -> Result<Settings> {
         settings.overrides = [running.overrides.as_slice(), &settings.overrides].concat();
     } else if settings.overrides != running.overrides {
         bail!("this stack runs with other values of --set; `{}` first", layout.command("down"));
+    }
+    if settings.seeded_bugs != running.seeded_bugs {
+        bail!("this stack runs with other seeded bugs; `{}` first", layout.command("down"));
     }
     // What runs stays: `up` only ever adds.
     if !running.engines_only {
@@ -111,11 +119,15 @@ fn install_and_build(supervisor: &Supervisor<'_>) -> Result<()> {
             scope.spawn(|| packages::install(layout, report, interrupt)),
             scope.spawn(|| jars::install(layout, report, interrupt)),
             scope.spawn(|| {
-                if stack.settings.engines_only {
-                    Ok(())
-                } else {
-                    compile::build(layout, stack.settings.release, report, interrupt)
+                let Settings { engines_only, release, seeded_bugs, .. } = &stack.settings;
+                if *engines_only {
+                    return Ok(());
                 }
+                compile::build(layout, *release, report, interrupt)?;
+                if seeded_bugs.is_empty() {
+                    return Ok(());
+                }
+                compile::build_seeded(layout, *release, report, interrupt)
             }),
         ];
         // All are waited for, so that none goes on behind an error.
@@ -155,7 +167,9 @@ fn show_that_it_works(supervisor: &Supervisor<'_>) -> Result<()> {
     if stack.settings.engines_only {
         return Ok(());
     }
-    for task in ["canary", "first-message"] {
+    // Whether a message gets through is what a stack with bugs on purpose is there to show.
+    let tasks: &[&str] = if stack.settings.seeded_bugs.is_empty() { &["canary", "first-message"] } else { &["canary"] };
+    for task in tasks {
         report.line(task, "sending");
         probe::run(stack, task, interrupt, |line| report.line(task, line)).map_err(|error| {
             let connector = connector::status(stack).ok().flatten();

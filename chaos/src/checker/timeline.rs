@@ -57,7 +57,10 @@ impl Timeline {
                 },
                 RunRecord::Final => timeline.all_back = Some(at),
                 RunRecord::Closed => closed = Some(at),
-                RunRecord::Conversation { .. } | RunRecord::Membership { .. } | RunRecord::Healed => {}
+                RunRecord::OnPurpose(_)
+                | RunRecord::Conversation { .. }
+                | RunRecord::Membership { .. }
+                | RunRecord::Healed => {}
             }
         }
         for (id, fault) in faults.iter().filter(|(_, fault)| fault.ended.is_none()) {

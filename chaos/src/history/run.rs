@@ -1,8 +1,10 @@
 //! The records of the run as a whole.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
+
+use crate::checker::Kind;
 
 /// What happened to the stack, and what was asked of it outside of any client's connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +21,8 @@ pub enum RunRecord {
         late_after_ms: u64,
         floors: Floors,
     },
+    /// The negative control: something is wrong with the stack on purpose.
+    OnPurpose(OnPurpose),
     /// A conversation was made (the answer was read), with these members from its first `seq` on.
     Conversation { id: i64, kind: String, members: Vec<i64>, asked: u64 },
     /// A request to join, add, leave or remove is over. Changes of one user's membership in one conversation are
@@ -48,6 +52,28 @@ pub enum RunRecord {
     Final,
     /// Clients are about to disconnect. What was not delivered until here was not delivered.
     Closed,
+}
+
+/// A bug that the services were built with, and what the run is made of to show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnPurpose {
+    pub bug: String,
+    /// Everything is as for the bug, and it is off: what is found then, it is not to blame for.
+    pub left_out: bool,
+    /// What the bug takes out.
+    pub guard: String,
+    /// What would repair it, and is off.
+    pub off: Vec<String>,
+    /// It is caught when one of these is found.
+    pub breaks: Vec<Kind>,
+}
+
+impl fmt::Display for OnPurpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bug, guard, left_out, .. } = self;
+        let what = if *left_out { "left out, to compare" } else { "on" };
+        write!(f, "{bug} is {what} (guard: {guard})")
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,14 +9,14 @@ use super::settle::TOPICS;
 use crate::{
     faults::{GROUP, KEY_PREFIX},
     truth::{self, Sources},
-    verdict,
+    verdict::{self, Verdict},
 };
 
 /// For the gateways to forget their clients: above `hub.linger`, and also their lease, for those that had none.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// Whether the promise was kept; says so on the terminal.
-pub async fn judge(endpoints: &Endpoints, folder: &Path) -> Result<bool> {
+/// Says the verdict on the terminal, too.
+pub async fn judge(endpoints: &Endpoints, folder: &Path) -> Result<Verdict> {
     let sources = Sources {
         mysql: endpoints.mysql.clone(),
         redis: endpoints.redis.clone(),
@@ -30,5 +30,5 @@ pub async fn judge(endpoints: &Endpoints, folder: &Path) -> Result<bool> {
     let verdict = verdict::judge(folder)?;
     print!("\n{verdict}");
     println!("\n{}", verdict::page_file(folder).display());
-    Ok(verdict.passed)
+    Ok(verdict)
 }

@@ -43,12 +43,34 @@ pub fn page(verdict: &Verdict) -> String {
             escaped(&verdict.command)
         ),
     );
+    on_purpose(out, verdict);
     findings(out, verdict);
     shown(out, verdict);
     faults(out, verdict);
     promises(out, verdict);
     push(out, "</body></html>");
     html
+}
+
+/// What was wrong with the stack, and whether that was found.
+fn on_purpose(out: &mut String, verdict: &Verdict) {
+    let Some(on_purpose) = &verdict.on_purpose else { return };
+    let names: Vec<&str> = on_purpose.breaks.iter().map(|kind| kind.name()).collect();
+    let found: Vec<&str> =
+        on_purpose.breaks.iter().filter(|kind| verdict.counts.contains_key(kind)).map(|kind| kind.name()).collect();
+    let asked = if on_purpose.left_out { "Must not be found" } else { "Has to be found, one of these at least" };
+    let found = if found.is_empty() { "nothing of it".to_owned() } else { found.join(", ") };
+    push(out, "<h2>On purpose</h2><table>");
+    let rows = [
+        ("The bug", on_purpose.to_string()),
+        ("Off, because it would repair it", on_purpose.off.join("; ")),
+        (asked, names.join(", ")),
+        ("Found", found),
+    ];
+    for (what, text) in rows {
+        push(out, &format!("<tr><td>{what}</td><td>{}</td></tr>", escaped(&text)));
+    }
+    push(out, "</table>");
 }
 
 fn findings(out: &mut String, verdict: &Verdict) {

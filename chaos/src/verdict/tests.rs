@@ -84,3 +84,18 @@ fn a_verdict_is_read_again_as_it_was_written() {
     let json = serde_json::to_string(&verdict).unwrap();
     assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), verdict);
 }
+
+#[test]
+fn a_run_with_a_bug_on_purpose_says_which_and_what_was_off_and_whether_it_was_found() {
+    let mut run = broken();
+    let on_purpose = crate::bugs::named("OffsetBeforeXadd").unwrap()[0].on_purpose(false);
+    run.histories.run.insert(1, crate::history::At { at: 0, record: RunRecord::OnPurpose(on_purpose) });
+    let verdict = verdict(&run);
+    let json = serde_json::to_value(&verdict).unwrap();
+    assert_eq!(json["on_purpose"]["bug"], "OffsetBeforeXadd");
+    assert_eq!(json["on_purpose"]["off"].as_array().unwrap().len(), 2);
+    for text in [page::page(&verdict), verdict.to_string()] {
+        assert!(text.contains("OffsetBeforeXadd is on") && text.contains("filling of gaps"), "{text}");
+    }
+    assert!(page::page(&verdict).contains("<td>Found</td><td>gap, lost</td>"), "{}", page::page(&verdict));
+}
