@@ -7,7 +7,7 @@ use crate::report::Report;
 use crate::stack::{Kind, ProcessName, Settings, Stack};
 use crate::state::StackLock;
 use crate::supervisor::{Ensured, Supervisor};
-use crate::{compile, connector, down, endpoints, jars, packages, preflight, probe};
+use crate::{compile, connector, down, endpoints, engines, jars, packages, preflight, probe};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::File;
 use std::process::ExitCode;
@@ -91,7 +91,9 @@ pub fn bring_up(supervisor: &Supervisor<'_>) -> Result<Vec<ProcessName>> {
     install_and_build(supervisor)?;
 
     let started = Mutex::new(Vec::new());
-    let outcome = start_all(supervisor, &started).and_then(|()| show_that_it_works(supervisor));
+    let outcome = start_all(supervisor, &started)
+        .and_then(|()| show_that_it_works(supervisor))
+        .and_then(|()| engines::classes::make_archive(&stack.layout, supervisor.report, supervisor.interrupt));
     let started = started.into_inner().expect("no thread panics with it");
     match outcome {
         Ok(()) => Ok(started),

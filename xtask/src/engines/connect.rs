@@ -1,6 +1,6 @@
 //! Kafka Connect, one distributed worker with the Debezium plugin.
 
-use super::{java, write_properties};
+use super::{engine, write_properties};
 use crate::secrets::Secret;
 use crate::stack::{CommandLine, Stack};
 use crate::{jars, overrides};
@@ -22,7 +22,7 @@ pub fn prepare(stack: &Stack) -> Result<CommandLine> {
             ("plugin.path", jars::plugins(layout).display().to_string()),
         ],
     )?;
-    let mut argv = java(layout, "org.apache.kafka.connect.cli.ConnectDistributed");
+    let mut argv = engine(layout, "connect", "org.apache.kafka.connect.cli.ConnectDistributed");
     argv.push(properties.to_string_lossy().into_owned());
     let own_port = stack.ports.mysql().to_string();
     let database_port = overrides::database_port_of_connect(&stack.settings.overrides).unwrap_or(&own_port);

@@ -1,6 +1,6 @@
 //! Kafka: one KRaft node, broker and controller in one process.
 
-use super::{java, set_up, write_properties};
+use super::{engine, java, set_up, write_properties};
 use crate::overrides;
 use crate::stack::{CommandLine, Stack};
 use anyhow::{Context as _, Result};
@@ -39,7 +39,7 @@ pub fn prepare(stack: &Stack) -> Result<CommandLine> {
         );
         set_up(&format, &log)?;
     }
-    let mut argv = java(layout, "kafka.Kafka");
+    let mut argv = engine(layout, "kafka", "kafka.Kafka");
     argv.push(properties);
     Ok(CommandLine { argv, env: Vec::new() })
 }
