@@ -33,7 +33,10 @@ pub struct Figures {
 impl Figures {
     /// Nothing was lost or doubled, and everything became normal in the end.
     pub fn all_is_well(&self) -> bool {
-        self.faults.are_none() && self.rows.iter().all(|row| row.never_normal == 0)
+        self.faults.are_none()
+            && self.rows.iter().all(|row| row.never_normal == 0)
+            && self.debezium.as_ref().is_none_or(|figures| figures.normal_s.is_some())
+            && self.clients.iter().all(|one| one.caught_up_s.is_some())
     }
 }
 
@@ -158,7 +161,7 @@ pub struct DebeziumFigures {
     backlog: usize,
     first_s: f64,
     all_s: f64,
-    normal_s: f64,
+    normal_s: Option<f64>,
     messages_per_s: f64,
 }
 
@@ -170,7 +173,7 @@ impl From<Stopped> for DebeziumFigures {
             backlog: stopped.backlog,
             first_s: stopped.first.as_secs_f64(),
             all_s: stopped.all.as_secs_f64(),
-            normal_s: stopped.normal.as_secs_f64(),
+            normal_s: stopped.normal.map(|time| time.as_secs_f64()),
             messages_per_s: stopped.backlog as f64 / (stopped.all - stopped.first).as_secs_f64().max(0.001),
         }
     }
@@ -186,7 +189,10 @@ impl fmt::Display for DebeziumFigures {
             f,
             "  all were there           {all_s:.2} s after it, {messages_per_s:.0} messages/s from the first on"
         )?;
-        writeln!(f, "  delivery was normal      {normal_s:.2} s after it")
+        match normal_s {
+            Some(time) => writeln!(f, "  delivery was normal      {time:.2} s after it"),
+            None => writeln!(f, "  delivery was normal      NEVER"),
+        }
     }
 }
 
