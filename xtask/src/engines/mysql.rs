@@ -19,17 +19,8 @@ pub fn prepare(stack: &Stack) -> Result<CommandLine> {
     }
     let users = layout.run().join("mysql-users.sql");
     write_private(&users, users_sql(layout)?.as_bytes())?;
-    forget_lock_of_the_dead(&socket(layout)?)?;
-
     let socket = socket(layout)?;
-    // Left by a server that was killed. It holds the number of a process that may still count as alive (nobody has taken
-    // its exit code, or another one got the number), and then the next server gives up. The data has a lock of its own.
-    match fs::remove_file(socket.with_extension("sock.lock")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).context("removing a stale lock");
-        }
-        _ => {}
-    }
+    forget_lock_of_the_dead(&socket)?;
     let mut argv = command_line(layout, &program, &data);
     argv.extend([
         format!("--port={}", stack.ports.mysql()),
@@ -78,7 +69,8 @@ fn command_line(layout: &Layout, program: &Program, data: &Path) -> Vec<String> 
 }
 
 /// A killed server leaves the lock file of its socket behind, with its pid. The next one refuses to start while anything
-/// has that pid: another process, or what is left of the server until its parent has taken its exit code.
+/// has that pid: another process, or what is left of the server until its parent has taken its exit code. The data has a
+/// lock of its own.
 fn forget_lock_of_the_dead(socket: &Path) -> Result<()> {
     let lock = socket.with_extension("sock.lock");
     match fs::remove_file(&lock) {
