@@ -17,6 +17,7 @@ pub enum Secret {
     MysqlChat,
     MysqlDebezium,
     MysqlBackup,
+    MysqlChaos,
     SocketGateway,
 }
 
@@ -27,6 +28,7 @@ impl Secret {
             Self::MysqlChat => "mysql-chat.password",
             Self::MysqlDebezium => "mysql-debezium.password",
             Self::MysqlBackup => "mysql-backup.password",
+            Self::MysqlChaos => "mysql-chaos.password",
             Self::SocketGateway => "socket-gateway.secret",
         })
     }

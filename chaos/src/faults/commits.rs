@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, MySqlConnection, mysql::MySqlConnectOptions};
 use tokio::time::{Instant, sleep};
 
@@ -19,7 +18,7 @@ const REST: Duration = Duration::from_millis(100);
 
 /// Stalls commits again and again until `length` is over.
 pub async fn stall(stack: &Stack, length: Duration) -> Result<Effect> {
-    let mut mysql = as_root(stack).await?;
+    let mut mysql = connect(stack).await?;
     let installed = "SELECT COUNT(*) FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'rpl_semi_sync_source'";
     if sqlx::query_scalar::<_, i64>(installed).fetch_one(&mut mysql).await? == 0 {
         run(&mut mysql, "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'").await?;
@@ -49,19 +48,11 @@ async fn run(mysql: &mut MySqlConnection, statement: &str) -> Result<()> {
     Ok(())
 }
 
-/// Only root may, who is let in by the socket only: its place is in the command line that the stack has recorded.
-async fn as_root(stack: &Stack) -> Result<MySqlConnection> {
-    let read = |file: &str| {
-        let path = stack.folder().join(file);
-        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
-    };
-    let state: Value = serde_json::from_str(&read("state.json")?)?;
-    let processes = state["processes"].as_array().into_iter().flatten();
-    let mut arguments =
-        processes.filter(|one| one["name"] == "mysql").filter_map(|one| one["argv"].as_array()).flatten();
-    let socket = arguments.find_map(|argument| argument.as_str()?.strip_prefix("--socket="));
-    let socket = socket.context("MySQL was started without a socket")?.to_owned();
-    let password = read("secrets/mysql-root.password")?;
-    let options = MySqlConnectOptions::new().username("root").password(password.trim()).socket(socket);
-    options.connect().await.context("connecting to MySQL as root")
+/// Who may, in this stack alone.
+async fn connect(stack: &Stack) -> Result<MySqlConnection> {
+    let password = stack.folder().join("secrets/mysql-chaos.password");
+    let password = std::fs::read_to_string(&password).with_context(|| format!("reading {}", password.display()))?;
+    let options: MySqlConnectOptions = stack.endpoints()?.mysql.parse().context("the address of MySQL")?;
+    let options = options.username("chaos").password(password.trim()).database("information_schema");
+    options.connect().await.context("connecting to MySQL as the user of chaos runs")
 }

@@ -1,7 +1,7 @@
 //! MySQL: `deploy/mysql/my.cnf`, one database, and one user for each program that connects.
 
 use super::set_up;
-use crate::layout::Layout;
+use crate::layout::{Layout, StackName};
 use crate::packages::{self, Program};
 use crate::secrets::{Secret, write_private};
 use crate::stack::{CommandLine, Stack};
@@ -99,7 +99,7 @@ fn users_sql(layout: &Layout) -> Result<String> {
     let (root, chat, debezium) =
         (Secret::MysqlRoot.get(layout)?, Secret::MysqlChat.get(layout)?, Secret::MysqlDebezium.get(layout)?);
     let backup = Secret::MysqlBackup.get(layout)?;
-    let statements = [
+    let mut statements = vec![
         // Written to the binlog on purpose: a connector that registers while no transaction has a GTID yet fails.
         "CREATE DATABASE IF NOT EXISTS chat CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_ai_ci".to_owned(),
         // The rest is not: users are no business of its readers.
@@ -120,5 +120,14 @@ fn users_sql(layout: &Layout) -> Result<String> {
         format!("ALTER USER 'backup'@'%' IDENTIFIED BY '{backup}'"),
         "GRANT BACKUP_ADMIN ON *.* TO 'backup'@'%'".to_owned(),
     ];
-    Ok(statements.map(|statement| format!("{statement};\n")).concat())
+    if layout.stack() == StackName::Chaos {
+        // For the fault that stalls commits, which needs a plugin and its settings.
+        let chaos = Secret::MysqlChaos.get(layout)?;
+        statements.extend([
+            format!("CREATE USER IF NOT EXISTS 'chaos'@'%' IDENTIFIED BY '{chaos}'"),
+            "GRANT SYSTEM_VARIABLES_ADMIN ON *.* TO 'chaos'@'%'".to_owned(),
+            "GRANT INSERT ON mysql.plugin TO 'chaos'@'%'".to_owned(),
+        ]);
+    }
+    Ok(statements.into_iter().map(|statement| statement + ";\n").collect())
 }
