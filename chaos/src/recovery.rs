@@ -136,6 +136,9 @@ impl Stage<'_> {
             let shape = (options.clients / CROWDED, CROWDED);
             let home = Some(CROWDED_GATEWAY - 1);
             let crowd = crowd.insert(Crowd::start(&self.endpoints, shape, home, &self.shared, &self.failed).await?);
+            // A message that is sent before a client's first subscription does not come to it.
+            crowd.seated(ledger, home, SEATED).await?;
+            self.say(&format!("{} more clients are subscribed, all at one gateway", crowd.seats.len()));
             let _schedule = self.schedule(everybody.rooms.iter().chain(&crowd.rooms).cloned().collect());
             figures.clients = self.kill_crowded(crowd).await?;
         }
