@@ -185,9 +185,11 @@ async fn copy(
 ) -> io::Result<()> {
     let mut buffer = vec![0; PIECE];
     loop {
-        let count = from.read(&mut buffer).await?;
+        let read = from.read(&mut buffer).await;
         let now = *mode.borrow_and_update();
         let vanishes = matches!(now, Mode::HalfOpen(lost) if lost == direction || lost == Lost::Both);
+        // Where bytes vanish, so does a reset.
+        let count = if vanishes { read.unwrap_or(0) } else { read? };
         if vanishes {
             // An end counts as well: the other side does not hear of it.
             context.lost.fetch_add(count.max(1) as u64, Relaxed);
@@ -298,7 +300,7 @@ mod tests {
         client.write_all(b"a question").await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         server.readable().await.unwrap();
-        // Closed with something unread, as by a process that is killed.
+        reset(&server);
         drop(server);
         let end = timeout(SOON, client.read(&mut [0; 8])).await.unwrap();
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);

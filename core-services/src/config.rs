@@ -233,11 +233,10 @@ impl chassis::Validate for Config {
             return Err("mysql.lock_wait_timeout must be at least 1s: the server counts whole seconds".into());
         }
         let mysql = &self.mysql;
-        if mysql.response_timeout <= mysql.lock_wait_timeout || mysql.response_timeout > mysql.session_timeout {
-            return Err(
-                "mysql.response_timeout must be above mysql.lock_wait_timeout, and at most mysql.session_timeout"
-                    .into(),
-            );
+        if mysql.response_timeout < mysql.lock_wait_timeout * 2 || mysql.response_timeout > mysql.session_timeout {
+            return Err("mysql.response_timeout must be at least twice mysql.lock_wait_timeout, and at most \
+                        mysql.session_timeout"
+                .into());
         }
         if self.mysql.session_timeout < self.mysql.lock_wait_timeout * 2 {
             return Err("mysql.session_timeout must be at least twice mysql.lock_wait_timeout".into());

@@ -147,7 +147,7 @@ pub fn run(
                 #[expect(clippy::disallowed_methods, reason = "the poll thread belongs to nobody else")]
                 std::thread::sleep(backoff.next_delay());
             }
-            // Closes: gives the partitions back and leaves the group, so that others need not wait for the session's end.
+            // Closes: a member without a name of its own leaves the group, so that others need not wait for the session's end.
             ended => return ended,
         }
         // What was not committed is read again.

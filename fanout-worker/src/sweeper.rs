@@ -78,9 +78,13 @@ impl Sweeper {
         if dead.is_empty() {
             return Ok(());
         }
+        let mut connections = Vec::new();
+        for gateway in &dead {
+            connections.push(self.forget_connections_of(gateway).await?);
+        }
         self.forget_interest(&dead).await?;
-        for gateway in dead {
-            self.forget(gateway).await?;
+        for (gateway, connections) in dead.into_iter().zip(connections) {
+            self.forget(gateway, connections).await?;
         }
         Ok(())
     }
@@ -99,7 +103,8 @@ impl Sweeper {
             for key in keys {
                 pipeline.cmd("SREM").arg(key).arg(&names);
             }
-            let _: Vec<u64> = self.all(pipeline).await?;
+            // A key of another type is not ours, and no reason to leave the others.
+            self.link.run(pipeline).await?;
             cursor = next;
             if cursor == 0 {
                 return Ok(());
@@ -107,7 +112,8 @@ impl Sweeper {
         }
     }
 
-    async fn forget(&self, gateway: &GatewayRef) -> RedisResult<()> {
+    /// Says how many there were.
+    async fn forget_connections_of(&self, gateway: &GatewayRef) -> RedisResult<usize> {
         let connections = self.keys.gateway_connections(gateway);
         let mut forgotten = 0;
         loop {
@@ -115,7 +121,7 @@ impl Sweeper {
             pipeline.cmd("SRANDMEMBER").arg(&connections).arg(self.config.connections_per_step);
             let [members]: [Vec<String>; 1] = self.answers(pipeline).await?;
             if members.is_empty() {
-                break;
+                return Ok(forgotten);
             }
             forgotten += members.len();
             let dead: Vec<Dead> = members.iter().filter_map(|member| dead_connection(member)).collect();
@@ -124,8 +130,11 @@ impl Sweeper {
             pipeline.cmd("SREM").arg(&connections).arg(&members);
             let _: [u64; 1] = self.answers(pipeline).await?;
         }
+    }
+
+    async fn forget(&self, gateway: &GatewayRef, forgotten: usize) -> RedisResult<()> {
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("UNLINK").arg(self.keys.stream(gateway)).arg(&connections);
+        pipeline.cmd("UNLINK").arg(self.keys.stream(gateway)).arg(self.keys.gateway_connections(gateway));
         pipeline.cmd("SREM").arg(self.keys.gateways()).arg(gateway.to_string());
         let [_, left]: [u64; 2] = self.answers(pipeline).await?;
         if left > 0 {

@@ -4,7 +4,7 @@
 //! batch that fails is rolled back whole and tried again message by message, so that one bad message costs its
 //! neighbours a round trip and nothing else. Under load a writer lets a batch gather (see [`super::pace`]). Queues are bounded: a stream waits for room, a unary call is refused.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, iter, sync::Arc};
 
 use chassis::hops::HopRing;
 use proto::{ConversationId, MessageId, UserId, hops::CommitHop};
@@ -154,6 +154,7 @@ async fn commit(context: &Context, session: &mut Session, batch: &mut Vec<Job>) 
                 answer(context, job, outcome);
             }
         }
+        Err(error) if is_away(&error) => fail_all(context, batch.drain(..), error),
         Err(error) if batch.len() > 1 => {
             context.metrics.batches_split.inc();
             debug!(batch.messages = batch.len(), %error, "a batch was rolled back; its messages are tried singly");
@@ -167,10 +168,23 @@ async fn commit(context: &Context, session: &mut Session, batch: &mut Vec<Job>) 
     }
 }
 
+/// Each next try would wait as long, and senders could go to another core meanwhile.
+fn is_away(error: &Error) -> bool {
+    matches!(error, Error::Database(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut))
+}
+
+fn fail_all(context: &Context, jobs: impl Iterator<Item = Job>, error: Error) {
+    let refusal = error.into_refusal();
+    for job in jobs {
+        fail(context, job, refusal.clone().into());
+    }
+}
+
 async fn commit_singly(context: &Context, session: &mut Session, batch: &mut Vec<Job>) {
     // A conversation whose row somebody holds costs the batch one wait, not one a message.
     let mut held = HashSet::new();
-    for job in batch.drain(..) {
+    let mut jobs = batch.drain(..);
+    while let Some(job) = jobs.next() {
         if job.lane.is_closed() {
             answer(context, job, Err(lane::refusal()));
         } else if held.contains(&job.message.conversation) {
@@ -181,6 +195,7 @@ async fn commit_singly(context: &Context, session: &mut Session, batch: &mut Vec
                     let outcome = outcomes.pop().expect("one message has one outcome");
                     answer(context, job, outcome);
                 }
+                Err(error) if is_away(&error) => fail_all(context, iter::once(job).chain(jobs.by_ref()), error),
                 Err(error) => {
                     if matches!(&error, Error::Database(error) if is_passing(error)) {
                         held.insert(job.message.conversation);

@@ -78,7 +78,7 @@ async fn messages_are_written_again_soon_after_mysqls_connections_fell_silent() 
     proxy.mend().await;
     let database = Core::launch(&[]).await;
     let url = format!("{credentials}@{}/{}", proxy.address, database.database);
-    let mut core = Core::launch(&[("MYSQL__URL", &url), ("MYSQL__RESPONSE_TIMEOUT", "3s")]).await;
+    let mut core = Core::launch(&[("MYSQL__URL", &url), ("MYSQL__RESPONSE_TIMEOUT", "4s")]).await;
     core.until_ready(|status, _| status == 200).await;
     let alice = core.register("alice").await;
     let channel = core.channel(&alice).await;

@@ -101,11 +101,11 @@ enum State {
     },
 }
 
-/// Refuses what would overtake a SEND that was refused by its deadline.
+/// Refuses what would overtake SENDs that were refused by a deadline.
 #[derive(Debug)]
 struct Closed {
-    /// That one's: its retry opens the lane.
-    client_message_id: String,
+    /// Those, in order, by their `client_message_id`: they are let in again in this order, and nothing else before.
+    refused: VecDeque<String>,
     until: Instant,
 }
 
@@ -148,12 +148,20 @@ impl Lane {
 
     pub fn push(&mut self, no: u64, request: CreateMessageRequest, due: Due, now: Instant) -> Step {
         let mut step = Step::default();
-        if let Some(closed) = &self.closed {
-            if closed.client_message_id != request.client_message_id && now < closed.until {
-                step.settled.push(Settled { due, result: Err(behind_a_failed_one()) });
+        self.closed.take_if(|closed| closed.until <= now);
+        if let Some(closed) = &mut self.closed {
+            if closed.refused.front() != Some(&request.client_message_id) {
+                let result = Err(behind_a_failed_one(closed.until - now));
+                step.settled.push(Settled { due, result });
+                if !closed.refused.contains(&request.client_message_id) {
+                    closed.refused.push_back(request.client_message_id);
+                }
                 return step;
             }
-            self.closed = None;
+            closed.refused.pop_front();
+            if closed.refused.is_empty() {
+                self.closed = None;
+            }
         }
         let mut item =
             Item { no, request, due, deadline: now + self.retry.deadline, in_flight: false, given_up: false };
@@ -218,12 +226,13 @@ impl Lane {
         let mut step = Step::default();
         self.closed.take_if(|closed| closed.until <= now);
         if let Some(late) = self.items.iter().position(|item| !item.given_up && item.deadline <= now) {
-            let client_message_id = self.items[late].request.client_message_id.clone();
-            self.closed = Some(Closed { client_message_id, until: now + REOPEN });
+            let closed = self.closed.get_or_insert(Closed { refused: VecDeque::new(), until: now });
+            closed.until = now + REOPEN;
             let mut refusal = Refusal::new(Code::Unavailable, "the message could not be stored in time; send it again");
             for item in self.items.iter_mut().skip(late) {
-                let result = Err(std::mem::replace(&mut refusal, behind_a_failed_one()));
+                let result = Err(std::mem::replace(&mut refusal, behind_a_failed_one(Duration::ZERO)));
                 step.settled.push(Settled { due: std::mem::take(&mut item.due), result });
+                closed.refused.push_back(item.request.client_message_id.clone());
                 item.given_up = true;
             }
             self.items.retain(|item| item.in_flight || !item.given_up);
@@ -247,9 +256,13 @@ impl Lane {
     }
 }
 
-/// What a SEND behind a refused one is answered.
-fn behind_a_failed_one() -> Refusal {
-    Refusal::new(Code::Unavailable, "a message before this one failed; send both again, in order")
+/// What a SEND behind a refused one is answered; `wait`: when it is taken by itself.
+fn behind_a_failed_one(wait: Duration) -> Refusal {
+    let refusal = Refusal::new(Code::Unavailable, "a message before this one failed; send both again, in order");
+    match u32::try_from(wait.as_millis()) {
+        Ok(0) | Err(_) => refusal,
+        Ok(ms) => refusal.retry_after_ms(ms),
+    }
 }
 
 #[cfg(test)]
@@ -349,9 +362,10 @@ mod tests {
         // The answer that was awaited for the order.
         lane.answered(1, unavailable(), late);
         assert!(!lane.is_idle());
-        for no in 1..=3 {
-            assert_eq!(lane.push(3 + no, request(no), Due::default(), late).submit.len(), 1, "m-{no}");
-        }
+        let mut push = |no: u64, n| lane.push(no, request(n), Due::default(), late).submit.len();
+        assert_eq!(push(4, 1), 1);
+        assert_eq!(push(5, 4), 0, "a new one, before the refusals of the others were heard");
+        assert_eq!([push(6, 2), push(7, 3), push(8, 4)], [1; 3]);
     }
 
     #[tokio::test(start_paused = true)]

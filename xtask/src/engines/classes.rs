@@ -32,6 +32,9 @@ pub fn option(layout: &Layout, engine: &str) -> String {
 /// Makes the archive unless it is there or this stack's engines have learned nothing. Never the reason for a failure:
 /// without it engines only start more slowly.
 pub fn make_archive(layout: &Layout, report: &Report, interrupt: &Interrupt) -> Result<()> {
+    if archive(layout).exists() {
+        return Ok(());
+    }
     // Stacks share it.
     let lock = File::create(layout.pkg().join("lock"))?;
     lock.lock().context("locking the installed packages")?;

@@ -146,6 +146,8 @@ async fn what_has_waited_is_written_in_one_go() {
     sender.try_send(arrived(42)).unwrap();
     sender.try_send(arrived(43)).unwrap();
     shard.inputs(arrived(41), &mut inputs).await;
-    assert_eq!(shard.unflushed.len(), 1, "nothing is written between them");
+    let payloads: usize =
+        [41, 42, 43].map(|seq| conversation::tests::entry(seq, 1, "MESSAGE", 0).payload.len()).iter().sum();
+    assert_eq!(shard.unflushed_bytes, payloads, "nothing is written between them");
     assert_eq!(outgoing.take(usize::MAX).len(), 3);
 }
