@@ -6,6 +6,8 @@ use chassis::config::{Listen, Log, Shutdown};
 use proto::Scope;
 use serde::Deserialize;
 
+use crate::consumer;
+
 /// All keys with their defaults, commented.
 pub const DEFAULTS: &str = include_str!("../config/default.yaml");
 
@@ -157,8 +159,9 @@ impl chassis::Validate for Config {
                 "kafka.drain_deadline must be at most half of kafka.max_poll_interval: polling waits while a partition drains",
             ),
             (
-                kafka.drain_deadline < self.shutdown.grace,
-                "kafka.drain_deadline must be below shutdown.grace: a stop drains all partitions and leaves the group",
+                kafka.drain_deadline + consumer::LEAVE_LIMIT * 2 <= self.shutdown.grace,
+                "kafka.drain_deadline must be at least 4s below shutdown.grace: a stop drains all partitions and leaves \
+                 the group",
             ),
             (
                 self.batch.max_record_bytes <= self.partition.queue_bytes,
@@ -202,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_broken_relation_names_both_keys() {
-        let message = load(&[("SWITCHBOARD__KAFKA__DRAIN_DEADLINE", "20s")]).unwrap_err();
+        let message = load(&[("SWITCHBOARD__KAFKA__DRAIN_DEADLINE", "17s")]).unwrap_err();
         assert!(message.contains("kafka.drain_deadline") && message.contains("shutdown.grace"), "{message}");
         let message = load(&[("SWITCHBOARD__KAFKA__HEARTBEAT_INTERVAL", "5s")]).unwrap_err();
         assert!(message.contains("kafka.heartbeat_interval") && message.contains("kafka.session_timeout"), "{message}");

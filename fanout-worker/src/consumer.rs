@@ -55,7 +55,7 @@ const TOPIC_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration:
 /// Fenced twice within so many sessions: another worker has the name.
 const RIVAL_SESSIONS: u32 = 3;
 /// For the group to have forgotten a member that leaves.
-const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+pub const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 const NO_BROKER: &str = "no broker is connected";
 

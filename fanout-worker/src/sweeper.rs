@@ -83,14 +83,15 @@ impl Sweeper {
             connections.push(self.forget_connections_of(gateway).await?);
         }
         self.forget_interest(&dead).await?;
-        for (gateway, connections) in dead.into_iter().zip(connections) {
+        for (gateway, connections) in dead.iter().zip(connections) {
             self.forget(gateway, connections).await?;
         }
-        Ok(())
+        // What was on its way when they died may have come behind the first look. What comes from here on is behind
+        // their leaving the set, and puts them back into it: the next sweep sees them.
+        self.forget_interest(&dead).await
     }
 
-    /// Takes the incarnations out of all sets of interest. A key that comes or goes meanwhile does no harm: they
-    /// announce nothing any more, but for what was on its way when they died.
+    /// Takes the incarnations out of all sets of interest.
     async fn forget_interest(&self, dead: &[&GatewayRef]) -> RedisResult<()> {
         let names: Vec<String> = dead.iter().map(ToString::to_string).collect();
         let mut cursor = 0_u64;
