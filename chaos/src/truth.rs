@@ -108,19 +108,25 @@ pub async fn collect(folder: &Path, sources: &Sources) -> Result<()> {
     write(&file(folder), &truth)
 }
 
-/// Lag and left-overs, once there are none, or as they are when time is up.
+/// Lag and left-overs, once there are none, or as they are when time is up. Engines that have just been killed may not
+/// answer every look: the last one has to succeed.
 async fn settled(sources: &Sources, scope: &Scope) -> Result<Vec<TruthRecord>> {
     let deadline = Instant::now() + sources.settle;
     loop {
-        let mut found = lag::read(sources).await.context("reading the group's lag from Kafka")?;
-        let left = left_over::read(sources, scope).await.context("reading Redis")?;
-        let clean = left.is_empty() && found.iter().all(|lag| matches!(lag, TruthRecord::Lag { records: 0, .. }));
+        let found = look(sources, scope).await;
+        let is_clean = |record: &TruthRecord| matches!(record, TruthRecord::Lag { records: 0, .. });
+        let clean = found.as_ref().is_ok_and(|found| found.iter().all(is_clean));
         if clean || Instant::now() >= deadline {
-            found.extend(left);
-            return Ok(found);
+            return found;
         }
         sleep(LOOK_AGAIN).await;
     }
+}
+
+async fn look(sources: &Sources, scope: &Scope) -> Result<Vec<TruthRecord>> {
+    let mut found = lag::read(sources).await.context("reading the group's lag from Kafka")?;
+    found.append(&mut left_over::read(sources, scope).await.context("reading Redis")?);
+    Ok(found)
 }
 
 fn write(file: &Path, truth: &[TruthRecord]) -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::{Fault, Planned, Role, Trouble, commits, connector, rebalance};
 use crate::{
@@ -19,9 +19,6 @@ use crate::{
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// From SIGTERM to the end of a process: a service's `shutdown.grace`, and some.
 const TERM_LIMIT: Duration = Duration::from_secs(40);
-/// The workers' `kafka.session_timeout`: for so long Kafka takes a killed worker for alive and leaves its partitions
-/// to it, so its fault is not over before.
-const WORKER_SESSION: Duration = Duration::from_secs(10);
 /// The prefix of all keys, as `cargo xtask` sets it.
 pub const KEY_PREFIX: &str = "sb:";
 
@@ -127,9 +124,6 @@ impl Injector<'_> {
         let mut took_effect = true;
         for (name, before) in &killed.processes {
             took_effect &= self.replaced(name, *before).await?;
-        }
-        if killed.processes.iter().any(|(name, _)| name.starts_with("fanout-worker")) {
-            sleep_until(killed.at + WORKER_SESSION).await;
         }
         Ok(Effect { took_effect, detail: format!("killed, away for {}", seconds(killed.at.elapsed())) })
     }

@@ -35,9 +35,11 @@ pub fn make_archive(layout: &Layout, report: &Report, interrupt: &Interrupt) -> 
     if archive(layout).exists() {
         return Ok(());
     }
-    // Stacks share it.
-    let lock = File::create(layout.pkg().join("lock"))?;
-    lock.lock().context("locking the installed packages")?;
+    // Stacks share it. Who holds the lock makes it already, or installs: then the next start does.
+    let Ok(lock) = File::create(layout.pkg().join("lock")) else { return Ok(()) };
+    if lock.try_lock().is_err() {
+        return Ok(());
+    }
     let lists: Vec<_> = ENGINES.iter().filter_map(|engine| fs::read_to_string(learned(layout, engine)).ok()).collect();
     if archive(layout).exists() || lists.len() < ENGINES.len() {
         return Ok(());
