@@ -272,3 +272,35 @@ async fn old_versions_are_spoken_as_they_were_written() -> Result<()> {
     assert_eq!(next(&mut reader).await?.command, "ERROR");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_ended_and_its_neighbour_gets_everything() -> Result<()> {
+    let stack = Stack::get()?;
+    let [nina, noah] = stack.people(["nina", "noah"]).await?;
+    let conversation = stack.channel(&[&nina, &noah]).await?;
+    let topic = format!("/topic/conversations/{conversation}");
+    let mut neighbour = stack.connect(&noah, 0).await?;
+    neighbour.subscribe(&topic).await?;
+    let mut deaf = stack.connect(&nina, 0).await?;
+    deaf.subscribe(&topic).await?;
+    // More than limits.outgoing and server.send_buffer together, and what its kernel takes without being asked.
+    let text = "x".repeat(30_000);
+    let mut said = Vec::new();
+    for _ in 0..100 {
+        said.push(neighbour.say(conversation, &text).await?.seq);
+    }
+    for seq in &said {
+        assert_eq!(neighbour.event("MESSAGE").await?.number("seq"), Some(*seq));
+    }
+    // What was on its way to it comes whole and in order, then why there is no more.
+    let closed = deaf.closed().await?;
+    assert_eq!((closed.code, &*closed.reason), (Some(4008), "slow_consumer"));
+    let (_, _, mut frames) = deaf.split();
+    let error = frames.pop_back().context("nothing came")?;
+    assert_eq!((&*error.command, error.header("code")), ("ERROR", Some("slow_consumer")), "{error:?}");
+    let messages = frames.iter().filter(|frame| frame.command == "MESSAGE");
+    let seqs: Vec<_> = messages.filter_map(|frame| frame.number("seq")).collect();
+    assert!(!seqs.is_empty() && seqs.len() < said.len(), "{} of {} came", seqs.len(), said.len());
+    assert_eq!(seqs, said[..seqs.len()]);
+    Ok(())
+}

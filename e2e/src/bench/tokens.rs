@@ -18,6 +18,9 @@ const FILE: &str = "bench-tokens.json";
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Remembered {
     kid: String,
+    /// A stack that is started with other ports has another.
+    #[serde(default)]
+    issuer: String,
     /// Seconds since the Unix epoch.
     expires: i64,
     tokens: BTreeMap<i64, String>,
@@ -26,18 +29,19 @@ struct Remembered {
 /// A token for each user, in their order.
 pub async fn signed(endpoints: &Endpoints, users: &[i64], progress: impl Fn(&str)) -> Result<Vec<String>> {
     let signer = Signer::of_the_stack(endpoints).await?;
+    let issuer = endpoints.core.first().context("no core runs")?;
     let file = endpoints.folder.join(FILE);
     let now = chrono::Utc::now().timestamp();
     let text = fs::read_to_string(&file).unwrap_or_default();
     let mut remembered: Remembered = serde_json::from_str(&text).unwrap_or_default();
-    if remembered.kid != signer.kid() || remembered.expires < now + LEFT.as_secs() as i64 {
-        let expires = now + LIFE.as_secs() as i64;
-        remembered = Remembered { kid: signer.kid().to_owned(), expires, tokens: BTreeMap::new() };
+    let fits = remembered.kid == signer.kid() && remembered.issuer == *issuer;
+    if !fits || remembered.expires < now + LEFT.as_secs() as i64 {
+        let (kid, expires) = (signer.kid().to_owned(), now + LIFE.as_secs() as i64);
+        remembered = Remembered { kid, issuer: issuer.clone(), expires, tokens: BTreeMap::new() };
     }
     let missing: Vec<i64> = users.iter().copied().filter(|user| !remembered.tokens.contains_key(user)).collect();
     if !missing.is_empty() {
         progress(&format!("signing {} tokens", missing.len()));
-        let issuer = endpoints.core.first().context("no core runs")?;
         remembered.tokens.extend(sign_all(&signer, issuer, &missing, (now, remembered.expires))?);
         write_private(&file, &serde_json::to_vec(&remembered)?)?;
     }

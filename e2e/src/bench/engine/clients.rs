@@ -31,8 +31,9 @@ const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 pub const PER_ADDRESS: usize = 1000;
 /// What a connect() that does not wait answers (Linux).
 const EINPROGRESS: i32 = 115;
-/// Of a client that does not read, bytes; the kernel rounds up.
-const STALLED_BUFFER: usize = 2048;
+/// Receive buffer of a client that does not read, bytes: the kernel does not grow it any more. With less than a few
+/// segments of loopback, what is left would come in drops when it reads again.
+const STALLED_BUFFER: usize = 128 * 1024;
 /// Complaints that are kept.
 const COMPLAINTS: usize = 5;
 
@@ -198,7 +199,7 @@ impl Clients {
         self.opening = 0;
     }
 
-    /// From now on the first `count` clients read nothing, with a receive buffer as small as it can be.
+    /// From now on the first `count` clients read nothing, with a receive buffer that stays small.
     pub fn stall(&mut self, count: usize) -> Result<()> {
         for client in &mut self.clients[..count] {
             let Some(stream) = &mut client.stream else { continue };
@@ -214,8 +215,6 @@ impl Clients {
         for (number, client) in self.clients.iter_mut().enumerate().filter(|(_, client)| client.stalled) {
             client.stalled = false;
             let Some(stream) = &mut client.stream else { continue };
-            // What is left is much, and would come in drops.
-            socket2::SockRef::from(&*stream).set_recv_buffer_size(BUFFER)?;
             self.registry.register(stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
         }
         Ok(())
