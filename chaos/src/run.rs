@@ -13,11 +13,14 @@ mod site;
 pub use site::{Site, stack_of, told_to_stop, unless_told_to_stop};
 
 use std::{
+    fs,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 use e2e::rest::Rest;
 use tokio::{
     task::JoinSet,
@@ -104,14 +107,42 @@ async fn run_seeds(options: &RunOptions, site: &Site) -> Result<bool> {
 
 /// One run, on a stack that is up.
 pub async fn run_seed(options: &RunOptions, site: &Site, seed: u64) -> Result<Verdict> {
-    let Site { stack, links, .. } = site;
     let started = chrono::Utc::now();
     let folder = options.out.clone().unwrap_or_else(|| options.folder.join("runs"));
     let what = options.on_purpose.as_ref().map_or_else(String::new, |(on_purpose, _)| format!("-{}", on_purpose.bug));
     let folder = folder.join(format!("{}{what}-seed-{seed}", started.format("%Y%m%d-%H%M%S")));
+    let verdict = run_in(&folder, started, options, site, seed).await;
+    if !verdict.as_ref().is_ok_and(|verdict| verdict.passed) {
+        keep_logs(&site.stack, &folder)?;
+    }
+    verdict
+}
+
+/// What the processes said, beside the history: the next stack begins new logs.
+fn keep_logs(stack: &Stack, folder: &Path) -> Result<()> {
+    let kept = folder.join("log");
+    fs::create_dir_all(&kept).with_context(|| format!("making {}", kept.display()))?;
+    for log in fs::read_dir(stack.folder().join("log"))? {
+        let log = log?.path();
+        if let Some(name) = log.file_name() {
+            fs::copy(&log, kept.join(name)).with_context(|| format!("copying {}", log.display()))?;
+        }
+    }
+    println!("{}: what the processes said", kept.display());
+    Ok(())
+}
+
+async fn run_in(
+    folder: &Path,
+    started: DateTime<Utc>,
+    options: &RunOptions,
+    site: &Site,
+    seed: u64,
+) -> Result<Verdict> {
+    let Site { stack, links, .. } = site;
     let planned = faults::plan(seed, &options.kinds(), options.duration);
     let clock = Clock::new();
-    let log = RunLog(Arc::new(Mutex::new(Writer::run(&folder, clock)?)));
+    let log = RunLog(Arc::new(Mutex::new(Writer::run(folder, clock)?)));
     log.record(&RunRecord::Run {
         seed,
         started: started.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
@@ -134,7 +165,7 @@ pub async fn run_seed(options: &RunOptions, site: &Site, seed: u64) -> Result<Ve
         gateways: links.gateways(),
         load: options.load(),
         clock,
-        folder: folder.clone(),
+        folder: folder.to_owned(),
         seed,
         refusals: Refusals::default(),
     });
@@ -155,7 +186,7 @@ pub async fn run_seed(options: &RunOptions, site: &Site, seed: u64) -> Result<Ve
     for (what, count) in setting.refusals.counts() {
         println!("         refused {count} times: {what}");
     }
-    judge::judge(&endpoints, &folder).await
+    judge::judge(&endpoints, folder).await
 }
 
 /// What makes the same run again.
