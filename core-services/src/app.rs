@@ -181,7 +181,7 @@ fn watch(process: &Process, mysql: Dependency, redis: Dependency, db: &Db, regis
     let db = db.clone();
     look_at(process, mysql, move || {
         let db = db.clone();
-        async move { Ok(sqlx::query("SELECT 1").execute(db.pool()).await.map(drop)?) }
+        async move { Ok(sqlx::query("SELECT 1").execute(&db).await.map(drop)?) }
     });
     let registry = registry.clone();
     look_at(process, redis, move || {
@@ -229,7 +229,7 @@ pub async fn command(command: Command, config: Config, process: Process) -> anyh
 }
 
 async fn migration_status(db: &Db) -> anyhow::Result<()> {
-    let mut session = db.pool().acquire().await.context("connecting to MySQL")?;
+    let mut session = db.detached().await.context("connecting to MySQL")?;
     session.ensure_migrations_table(&MIGRATIONS.table_name).await?;
     let applied = session.list_applied_migrations(&MIGRATIONS.table_name).await?;
     for migration in MIGRATIONS.iter() {

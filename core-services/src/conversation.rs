@@ -146,7 +146,7 @@ impl Conversations {
         match (made, pair) {
             (Ok(()), _) => Ok((conversation, true)),
             (Err(Error::Database(error)), Some(pair)) if is_duplicate(&error) => {
-                let found = store::by_dm_pair(self.db.pool(), conversation.workspace_id, &pair).await?;
+                let found = store::by_dm_pair(&self.db, conversation.workspace_id, &pair).await?;
                 let found = found.ok_or(Error::Database(error))?;
                 Ok((found, false))
             }

@@ -1,6 +1,7 @@
 //! The pool of MySQL sessions, the session settings that the promise depends on, and the one place where
 //! transactions are retried.
 
+mod lease;
 mod session;
 mod sql_text;
 
@@ -16,8 +17,10 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
 };
+use tokio::time::timeout;
 use tracing::debug;
 
+use self::lease::Lease;
 use crate::{
     config,
     error::{Error, Result, is_contention},
@@ -99,12 +102,17 @@ impl Db {
             set(&mut connection, &self.settings).await?;
             Ok(connection)
         };
-        tokio::time::timeout(self.acquire_timeout, connect).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        timeout(self.acquire_timeout, connect).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    /// For single statements outside a transaction.
-    pub fn pool(&self) -> &MySqlPool {
-        &self.pool
+    /// A session of the pool.
+    async fn lease(&self) -> Result<Lease, sqlx::Error> {
+        Ok(Lease::new(self.pool.acquire().await?))
+    }
+
+    /// A session that is nobody's but the caller's.
+    pub async fn detached(&self) -> Result<MySqlConnection, sqlx::Error> {
+        Ok(self.pool.acquire().await?.detach())
     }
 
     /// Applies what is missing of `sql/`. Several cores may do so at once: one waits for the other.
@@ -152,19 +160,38 @@ impl Db {
     where
         F: for<'c> FnMut(&'c mut MySqlConnection) -> BoxFuture<'c, Result<T>> + Send,
     {
-        let mut transaction = self.pool.begin().await?;
-        match work(&mut transaction).await {
-            Ok(value) => {
-                transaction.commit().await?;
-                Ok(value)
+        let mut session = self.lease().await?;
+        // No longer than the server leaves a silent session its locks.
+        let Ok((outcome, is_over)) = timeout(self.session_timeout, transact_on(&mut session, work)).await else {
+            return Err(lease::late().into());
+        };
+        if is_over {
+            session.give_back();
+        }
+        outcome
+    }
+}
+
+/// Also says whether the session has no transaction any more, for sure.
+async fn transact_on<T, F>(session: &mut MySqlConnection, work: &mut F) -> (Result<T>, bool)
+where
+    F: for<'c> FnMut(&'c mut MySqlConnection) -> BoxFuture<'c, Result<T>> + Send,
+{
+    let mut transaction = match session.begin().await {
+        Ok(transaction) => transaction,
+        Err(error) => return (Err(error.into()), false),
+    };
+    match work(&mut transaction).await {
+        Ok(value) => match transaction.commit().await {
+            Ok(()) => (Ok(value), true),
+            Err(error) => (Err(error.into()), false),
+        },
+        Err(error) => {
+            let rolled_back = transaction.rollback().await;
+            if let Err(rollback) = &rolled_back {
+                debug!(error = %rollback, "the rollback failed; the session is closed");
             }
-            Err(error) => {
-                // A session that can't even roll back is closed, which rolls back.
-                if let Err(rollback) = transaction.rollback().await {
-                    debug!(error = %rollback, "the rollback failed; the session is closed");
-                }
-                Err(error)
-            }
+            (Err(error), rolled_back.is_ok())
         }
     }
 }

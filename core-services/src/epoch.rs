@@ -52,7 +52,7 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<()> {
 }
 
 async fn show(db: &Db) -> anyhow::Result<()> {
-    let epochs = sqlx::query("SELECT epoch, began_at, reason FROM epochs ORDER BY epoch").fetch_all(db.pool());
+    let epochs = sqlx::query("SELECT epoch, began_at, reason FROM epochs ORDER BY epoch").fetch_all(db);
     let epochs = epochs.await.context("reading the epochs (an older database needs `core-services migrate` first)")?;
     for row in &epochs {
         let (epoch, began_at, reason): (i64, DateTime<Utc>, String) = (row.get(0), row.get(1), row.get(2));
@@ -109,7 +109,7 @@ async fn raise(db: &Db, reason: &str, from: i64, while_cores_write: bool) -> any
 async fn cores(db: &Db) -> anyhow::Result<Vec<String>> {
     let leases =
         sqlx::query("SELECT node_id, expires_at FROM node_leases WHERE expires_at > UTC_TIMESTAMP(6) ORDER BY node_id");
-    let leases = leases.fetch_all(db.pool()).await.context("reading the leases of cores")?;
+    let leases = leases.fetch_all(db).await.context("reading the leases of cores")?;
     let core = |row: &sqlx::mysql::MySqlRow| {
         let (node, until): (u16, DateTime<Utc>) = (row.get(0), row.get(1));
         format!("a core may be writing: node id {node} is leased until {}", proto::event::format_time(until))

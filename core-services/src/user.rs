@@ -85,7 +85,7 @@ impl Users {
 
     /// `login` is an e-mail or a username. Unknown and wrong are told apart by nothing, the time included.
     pub async fn login(&self, login: &str, password: String) -> Result<(User, Login)> {
-        let found = store::by_login(self.db.pool(), &name::normalise(login)).await?;
+        let found = store::by_login(&self.db, &name::normalise(login)).await?;
         let (user, hash) = found.map_or((None, None), |(user, hash)| (Some(user), Some(hash)));
         let fits = password.len() <= MAX_PASSWORD && self.passwords.verify(password, hash).await?;
         let Some(user) = user.filter(|_| fits) else {
@@ -110,13 +110,13 @@ impl Users {
 
     /// One's own account.
     pub async fn me(&self, id: UserId) -> Result<User> {
-        let found = store::by_id(self.db.pool(), id).await?;
+        let found = store::by_id(&self.db, id).await?;
         found.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no user {id}")).into())
     }
 
     pub async fn rename(&self, id: UserId, display_name: &str) -> Result<User> {
         check_display_name(display_name)?;
-        store::set_display_name(self.db.pool(), id, display_name).await?;
+        store::set_display_name(&self.db, id, display_name).await?;
         self.me(id).await
     }
 

@@ -19,6 +19,8 @@ use crate::{
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// From SIGTERM to the end of a process: a service's `shutdown.grace`, and some.
 const TERM_LIMIT: Duration = Duration::from_secs(40);
+/// What vanishes on a half-open connection.
+const LOST: [Lost; 3] = [Lost::Requests, Lost::Answers, Lost::Both];
 /// The prefix of all keys, as `cargo xtask` sets it.
 pub const KEY_PREFIX: &str = "sb:";
 
@@ -191,7 +193,7 @@ impl Injector<'_> {
 
     async fn link(&self, trouble: Trouble, route: Route, planned: &Planned) -> Result<Effect> {
         let links = self.links.choose(route, planned.pick);
-        let mode = mode(trouble, planned.pick);
+        let mode = mode(trouble, route, planned.pick);
         let before = links.done();
         links.set(mode);
         sleep(planned.length).await;
@@ -205,11 +207,13 @@ impl Injector<'_> {
     }
 }
 
-fn mode(trouble: Trouble, pick: u64) -> Mode {
+fn mode(trouble: Trouble, route: Route, pick: u64) -> Mode {
+    // The connector asks once and then only listens: requests alone would be none.
+    let lost = if route == Route::ConnectMysql { &LOST[1..] } else { &LOST[..] };
     match trouble {
         Trouble::Cut => Mode::Cut,
         Trouble::Delay => Mode::Delay(Duration::from_millis(50 + (pick >> 8) % 450)),
-        Trouble::HalfOpen => Mode::HalfOpen([Lost::Requests, Lost::Answers, Lost::Both][(pick >> 8) as usize % 3]),
+        Trouble::HalfOpen => Mode::HalfOpen(lost[(pick >> 8) as usize % lost.len()]),
         Trouble::Drip => Mode::Drip(64 << ((pick >> 8) % 4), Duration::from_millis(20)),
     }
 }

@@ -99,7 +99,7 @@ impl Sessions {
 
     /// Ends a session: its access tokens are refused within seconds, its refresh tokens at once.
     pub async fn revoke(&self, session: &str) -> Result<()> {
-        let mut connection = self.db.pool().acquire().await?;
+        let mut connection = self.db.detached().await?;
         revoke(&mut connection, session).await?;
         self.cache().remove(session);
         Ok(())
@@ -112,7 +112,7 @@ impl Sessions {
         }
         let good: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sessions WHERE id = ? AND revoked_at IS NULL")
             .bind(session)
-            .fetch_optional(self.db.pool())
+            .fetch_optional(&self.db)
             .await?;
         if good.is_some() {
             let mut cache = self.cache();

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use chassis::seeded::{self, Bug};
 use proto::{ConversationId, UserId};
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, MySqlPool, Row as _, mysql::MySqlRow};
+use sqlx::{AssertSqlSafe, Row as _, mysql::MySqlRow};
 
 use super::{
     Conversation, Kind,
@@ -98,7 +98,7 @@ pub struct Listed {
 
 /// The epoch of now.
 pub async fn epoch(db: &Db) -> Result<i64> {
-    Ok(sqlx::query_scalar("SELECT epoch FROM cluster_state WHERE id = 1").fetch_one(db.pool()).await?)
+    Ok(sqlx::query_scalar("SELECT epoch FROM cluster_state WHERE id = 1").fetch_one(db).await?)
 }
 
 /// Access of a person by a plain read, for requests of people; refuses a conversation that does not exist.
@@ -246,7 +246,7 @@ async fn read_heads(db: &Db, ids: &[i64], lock: Lock, heads: &mut Vec<(Conversat
     for id in ids {
         query = query.bind(*id);
     }
-    let rows = query.fetch_all(db.pool()).await?;
+    let rows = query.fetch_all(db).await?;
     heads.extend(rows.iter().map(|row| (ConversationId(row.get(0)), row.get::<i64, _>(1))));
     Ok(())
 }
@@ -273,8 +273,8 @@ pub async fn user_states(db: &Db, users: &[UserId], known: &HashMap<UserId, i64>
             seqs = seqs.bind(user.0);
             members = members.bind(user.0);
         }
-        let seqs = seqs.fetch_all(db.pool()).await?;
-        let members = members.fetch_all(db.pool()).await?;
+        let seqs = seqs.fetch_all(db).await?;
+        let members = members.fetch_all(db).await?;
         // Behind the others: what ends in between is in both, and not in neither.
         let mut ended = ended_since(db, &seqs, known).await?;
         let conversations: Vec<_> = members.iter().map(|row| ConversationId(row.get(1))).collect();
@@ -324,7 +324,7 @@ async fn ended_since(db: &Db, seqs: &[MySqlRow], known: &HashMap<UserId, i64>) -
     for (user, known) in behind {
         ended = ended.bind(user).bind(known);
     }
-    for row in ended.fetch_all(db.pool()).await? {
+    for row in ended.fetch_all(db).await? {
         of_user.entry(row.get(0)).or_default().push(Ended {
             conversation: ConversationId(row.get(1)),
             joined_seq: row.get(2),
@@ -338,7 +338,7 @@ async fn ended_since(db: &Db, seqs: &[MySqlRow], known: &HashMap<UserId, i64>) -
 
 /// Events with `after < seq <= up_to`, in order, at most `limit`.
 pub async fn events(
-    db: &MySqlPool,
+    db: &Db,
     conversation: ConversationId,
     after: i64,
     up_to: i64,
@@ -373,7 +373,7 @@ pub async fn events(
 /// A conversation for one of its members.
 pub async fn one(db: &Db, user: UserId, id: ConversationId) -> Result<Conversation> {
     let query = format!("SELECT {COLUMNS} FROM conversations c WHERE c.id = ?");
-    let row = sqlx::query(AssertSqlSafe(query)).bind(id.0).fetch_optional(db.pool()).await?;
+    let row = sqlx::query(AssertSqlSafe(query)).bind(id.0).fetch_optional(db).await?;
     let Some(conversation) = row.as_ref().map(from_row).transpose()? else { return not_found(id) };
     // A public channel is everybody's to look at before they join.
     if conversation.visibility != super::Visibility::Public {
@@ -389,13 +389,13 @@ pub async fn require_member(db: &Db, user: UserId, id: ConversationId) -> Result
     )
     .bind(id.0)
     .bind(user.0)
-    .fetch_optional(db.pool())
+    .fetch_optional(db)
     .await?;
     if member.is_some() {
         return Ok(());
     }
     let exists: Option<i64> =
-        sqlx::query_scalar("SELECT id FROM conversations WHERE id = ?").bind(id.0).fetch_optional(db.pool()).await?;
+        sqlx::query_scalar("SELECT id FROM conversations WHERE id = ?").bind(id.0).fetch_optional(db).await?;
     if exists.is_none() {
         return not_found(id);
     }
@@ -411,7 +411,7 @@ pub async fn members(db: &Db, id: ConversationId, after: i64, limit: usize) -> R
     .bind(id.0)
     .bind(after)
     .bind(limit as i64)
-    .fetch_all(db.pool())
+    .fetch_all(db)
     .await?;
     Ok(rows.iter().map(|row| (UserId(row.get(0)), row.get(1))).collect())
 }
@@ -429,11 +429,10 @@ pub async fn mine(db: &Db, user: UserId, after: i64, limit: usize) -> Result<Vec
          LEFT JOIN message_acks a ON a.user_id = m.user_id AND a.conversation_id = m.conversation_id
          WHERE m.user_id = ? AND m.left_seq IS NULL AND c.id > ? ORDER BY c.id LIMIT ?"
     );
-    let rows =
-        sqlx::query(AssertSqlSafe(query)).bind(user.0).bind(after).bind(limit as i64).fetch_all(db.pool()).await?;
+    let rows = sqlx::query(AssertSqlSafe(query)).bind(user.0).bind(after).bind(limit as i64).fetch_all(db).await?;
     let last: Vec<(i64, i64)> =
         rows.iter().filter_map(|row| Some((row.get(0), row.get::<Option<i64>, _>(12)?))).collect();
-    let mut last = message::store::by_seq(db.pool(), &last).await?;
+    let mut last = message::store::by_seq(db, &last).await?;
     rows.iter()
         .map(|row| {
             let conversation = from_row(row)?;

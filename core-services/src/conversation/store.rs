@@ -1,11 +1,11 @@
 //! Conversations and memberships in MySQL: writes, under the conversation's row lock.
 
 use proto::{Code, ConversationId, UserId, WorkspaceId};
-use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder, Row as _, mysql::MySqlRow};
+use sqlx::{AssertSqlSafe, MySql, MySqlConnection, QueryBuilder, Row as _, mysql::MySqlRow};
 
 use super::{Conversation, Kind, Visibility};
 use crate::{
-    db::placeholders,
+    db::{Db, placeholders},
     error::{Result, refuse},
 };
 
@@ -105,14 +105,14 @@ pub(super) async fn insert(tx: &mut MySqlConnection, conversation: &Conversation
     Ok(())
 }
 
-pub(super) async fn by_dm_pair(db: &MySqlPool, workspace: WorkspaceId, pair: &str) -> Result<Option<Conversation>> {
+pub(super) async fn by_dm_pair(db: &Db, workspace: WorkspaceId, pair: &str) -> Result<Option<Conversation>> {
     let query = format!("SELECT {COLUMNS} FROM conversations c WHERE workspace_id = ? AND dm_pair = ?");
     let row = sqlx::query(AssertSqlSafe(query)).bind(workspace.0).bind(pair).fetch_optional(db).await?;
     row.as_ref().map(from_row).transpose()
 }
 
 /// The first conversation of this kind and name that the person made.
-pub async fn made_by(db: &MySqlPool, creator: UserId, kind: Kind, name: &str) -> Result<Option<ConversationId>> {
+pub async fn made_by(db: &Db, creator: UserId, kind: Kind, name: &str) -> Result<Option<ConversationId>> {
     let id: Option<i64> = sqlx::query_scalar(
         "SELECT id FROM conversations WHERE created_by = ? AND kind = ? AND name = ? COLLATE utf8mb4_0900_bin
          ORDER BY id LIMIT 1",

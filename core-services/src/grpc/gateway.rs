@@ -169,7 +169,7 @@ impl GatewayService for Gateway {
             0 => MAX_EVENT_BYTES,
             asked => asked.min(MAX_EVENT_BYTES),
         };
-        let rows = read::events(self.0.db.pool(), id, after_seq, up_to, limit).await?;
+        let rows = read::events(&self.0.db, id, after_seq, up_to, limit).await?;
         let complete = match rows.first() {
             Some(first) => first.seq == after_seq + 1,
             None => after_seq >= up_to,

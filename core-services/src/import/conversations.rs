@@ -27,7 +27,7 @@ pub async fn write(conversations: &Conversations, record: record::Conversation, 
         return refuse(Code::InvalidBody, format!("members: a group has at most {limit} members"));
     }
     let found = match &record.name {
-        Some(name) => store::made_by(conversations.db.pool(), creator, record.kind, name).await?,
+        Some(name) => store::made_by(&conversations.db, creator, record.kind, name).await?,
         None => None,
     };
     // The creator is one of those that a creation takes.
@@ -58,7 +58,7 @@ async fn lookup(conversations: &Conversations, record: &record::Conversation, ba
     let normalised: Vec<String> = names().map(|name| user::name::normalise(name)).collect();
     let mut known = HashMap::new();
     for chunk in normalised.chunks(batch) {
-        known.extend(user::store::ids_by_username(conversations.db.pool(), chunk).await?);
+        known.extend(user::store::ids_by_username(&conversations.db, chunk).await?);
     }
     let mut ids = Vec::with_capacity(normalised.len());
     for (written, name) in names().zip(&normalised) {

@@ -101,7 +101,7 @@ pub async fn store(db: &Db, positions: &Positions) -> Result<()> {
             " ON DUPLICATE KEY UPDATE delivered_seq = GREATEST(delivered_seq, VALUES(delivered_seq)), \
              read_seq = GREATEST(read_seq, VALUES(read_seq)), updated_at = VALUES(updated_at)",
         );
-        query.build().execute(db.pool()).await?;
+        query.build().execute(db).await?;
     }
     Ok(())
 }

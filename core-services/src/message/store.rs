@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use proto::{ConversationId, MessageId, UserId};
-use sqlx::{AssertSqlSafe, MySqlPool, Row as _, mysql::MySqlRow};
+use sqlx::{AssertSqlSafe, Row as _, mysql::MySqlRow};
 
 use super::{Committed, Message, NewMessage};
 use crate::{
     conversation::visibility::Range,
-    db::{SqlText, placeholders},
+    db::{Db, SqlText, placeholders},
     error::Result,
 };
 
@@ -47,7 +47,7 @@ pub(super) fn insert(sql: &mut SqlText, rows: &[(&NewMessage, Committed)]) {
 }
 
 /// Messages of (conversation, seq), by conversation: one each.
-pub async fn by_seq(db: &MySqlPool, places: &[(i64, i64)]) -> Result<HashMap<ConversationId, Message>> {
+pub async fn by_seq(db: &Db, places: &[(i64, i64)]) -> Result<HashMap<ConversationId, Message>> {
     if places.is_empty() {
         return Ok(HashMap::new());
     }
@@ -62,7 +62,7 @@ pub async fn by_seq(db: &MySqlPool, places: &[(i64, i64)]) -> Result<HashMap<Con
 }
 
 /// The seq of a message.
-pub async fn seq_of(db: &MySqlPool, conversation: ConversationId, id: MessageId) -> Result<Option<i64>> {
+pub async fn seq_of(db: &Db, conversation: ConversationId, id: MessageId) -> Result<Option<i64>> {
     Ok(sqlx::query_scalar("SELECT seq FROM messages WHERE conversation_id = ? AND id = ?")
         .bind(conversation.0)
         .bind(id.0)
@@ -81,7 +81,7 @@ pub enum Direction {
 
 /// At most `limit` messages on one side of `from` (not included) within the ranges, in ascending order.
 pub async fn history(
-    db: &MySqlPool,
+    db: &Db,
     conversation: ConversationId,
     visible: &[Range],
     from: i64,

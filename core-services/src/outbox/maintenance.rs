@@ -72,7 +72,7 @@ impl Maintenance {
     /// Looks once, and does what is to be done unless it is a `dry_run`.
     pub async fn look(&self, dry_run: bool) -> Result<Done> {
         // Of its own: the pool's sessions are ended by the server while this one waits for consumers.
-        let mut session = self.db.pool().acquire().await.context("connecting to MySQL")?.detach();
+        let mut session = self.db.detached().await.context("connecting to MySQL")?;
         let done = self.look_by(&mut session, dry_run).await;
         // Ends the named lock too, whatever became of the rest.
         let closed = session.close().await;

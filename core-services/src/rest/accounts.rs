@@ -135,7 +135,7 @@ pub struct Search {
 pub async fn search(State(app): State<Arc<App>>, Me(_): Me, Params(query): Params<Search>) -> Result<Json<Page<User>>> {
     let limit = limit(query.limit);
     let prefix = name::normalise(&query.username);
-    let found = store::by_prefix(app.db.pool(), &prefix, &query.cursor, limit + 1).await?;
+    let found = store::by_prefix(&app.db, &prefix, &query.cursor, limit + 1).await?;
     let Json(page) = Page::of(found, limit, |(name, _)| name.clone());
     let items = page.items.into_iter().map(|(_, user)| user).collect();
     Ok(Json(Page { items, next_cursor: page.next_cursor }))

@@ -109,7 +109,7 @@ pub async fn history(
         None => i64::MAX,
         Some(message) => seq_of(&app, id, message, &visible).await?,
     };
-    let db = app.db.pool();
+    let db = &app.db;
     let mut messages = if query.around.is_some() {
         // The message itself belongs to the newer half.
         let mut older = store::history(db, id, &visible, from, Direction::Before, limit / 2).await?;
@@ -138,7 +138,7 @@ pub async fn one(
 ) -> Result<Json<Message>> {
     let visible = visible(&app, me, id).await?;
     let seq = seq_of(&app, id, path_id(&message, "message")?, &visible).await?;
-    let mut found = store::by_seq(app.db.pool(), &[(id.0, seq)]).await?;
+    let mut found = store::by_seq(&app.db, &[(id.0, seq)]).await?;
     match found.remove(&id) {
         Some(message) => Ok(Json(message)),
         None => refuse(Code::NotFound, format!("there is no message {message} in {id}")),
@@ -173,7 +173,7 @@ pub async fn events(
     let limit = limit(query.limit);
     // A former member's log ends where their membership did.
     let up_to = visible.last().and_then(|range| range.to).map_or(access.head, |to| to.min(access.head));
-    let events = read::events(app.db.pool(), id, query.after_seq, up_to, limit + 1).await?;
+    let events = read::events(&app.db, id, query.after_seq, up_to, limit + 1).await?;
     let after_seq = query.after_seq.max(0);
     let complete = events.first().map_or(after_seq >= up_to, |first| first.seq == after_seq + 1);
     let more = events.len() > limit;
@@ -226,7 +226,7 @@ fn member_ranges(access: &read::Access, id: proto::ConversationId) -> Result<Vec
 
 /// The seq of a message that the caller may see; what they may not see is not there.
 async fn seq_of(app: &App, id: proto::ConversationId, message: MessageId, visible: &[Range]) -> Result<i64> {
-    let seq = store::seq_of(app.db.pool(), id, message).await?;
+    let seq = store::seq_of(&app.db, id, message).await?;
     seq.filter(|seq| may_see(visible, *seq))
         .ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no message {message} in {id}")).into())
 }

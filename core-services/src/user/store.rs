@@ -2,11 +2,11 @@
 
 use proto::{EventType, UserId};
 use serde_json::json;
-use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder, Row as _, mysql::MySqlRow};
+use sqlx::{MySql, MySqlConnection, QueryBuilder, Row as _, mysql::MySqlRow};
 
 use super::User;
 use crate::{
-    db::placeholders,
+    db::{Db, placeholders},
     error::Result,
     outbox::{self, Event},
 };
@@ -80,7 +80,7 @@ pub async fn insert(tx: &mut MySqlConnection, new: &[NewUser], epoch: i64) -> Re
 }
 
 /// The ids of these normalised usernames; nobody's are left out.
-pub async fn ids_by_username(db: &MySqlPool, names: &[String]) -> Result<Vec<(String, UserId)>> {
+pub async fn ids_by_username(db: &Db, names: &[String]) -> Result<Vec<(String, UserId)>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -94,7 +94,7 @@ pub async fn ids_by_username(db: &MySqlPool, names: &[String]) -> Result<Vec<(St
 }
 
 /// By normalised e-mail or username, with the password's hash.
-pub async fn by_login(db: &MySqlPool, login: &str) -> Result<Option<(User, String)>> {
+pub async fn by_login(db: &Db, login: &str) -> Result<Option<(User, String)>> {
     // One statement for each unique key: an OR over both reads the whole table.
     let query = format!(
         "SELECT {COLUMNS}, password_hash FROM users WHERE email = ?
@@ -104,14 +104,14 @@ pub async fn by_login(db: &MySqlPool, login: &str) -> Result<Option<(User, Strin
     Ok(row.map(|row| (from_row(&row), row.get(5))))
 }
 
-pub async fn by_id(db: &MySqlPool, id: UserId) -> Result<Option<User>> {
+pub async fn by_id(db: &Db, id: UserId) -> Result<Option<User>> {
     let query = format!("SELECT {COLUMNS} FROM users WHERE id = ?");
     let row = sqlx::query(sqlx::AssertSqlSafe(query)).bind(id.0).fetch_optional(db).await?;
     Ok(row.as_ref().map(from_row))
 }
 
 /// Users whose normalised name starts so, by name, behind `after`.
-pub async fn by_prefix(db: &MySqlPool, prefix: &str, after: &str, limit: usize) -> Result<Vec<(String, User)>> {
+pub async fn by_prefix(db: &Db, prefix: &str, after: &str, limit: usize) -> Result<Vec<(String, User)>> {
     let like = format!("{}%", prefix.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
     let query = format!(
         "SELECT {COLUMNS}, username FROM users WHERE username LIKE ? AND username > ? ORDER BY username LIMIT ?"
@@ -121,7 +121,7 @@ pub async fn by_prefix(db: &MySqlPool, prefix: &str, after: &str, limit: usize) 
     Ok(rows.iter().map(|row| (row.get(5), User { email: None, ..from_row(row) })).collect())
 }
 
-pub async fn set_display_name(db: &MySqlPool, id: UserId, name: &str) -> Result<()> {
+pub async fn set_display_name(db: &Db, id: UserId, name: &str) -> Result<()> {
     sqlx::query("UPDATE users SET display_name = ? WHERE id = ?").bind(name).bind(id.0).execute(db).await?;
     Ok(())
 }
