@@ -9,6 +9,7 @@ mod atomicity;
 mod connections;
 mod conversations;
 mod epoch;
+mod given_up;
 mod harness;
 mod import;
 mod lifecycle;

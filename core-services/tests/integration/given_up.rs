@@ -1,0 +1,54 @@
+//! Requests that are given up while MySQL works on them.
+
+use std::{pin::pin, time::Duration};
+
+use core_services::{config, db::Db};
+use futures_util::poll;
+
+use crate::harness::{Core, run};
+
+/// More looks at a transaction than it takes to its end.
+const LOOKS: u32 = 400;
+
+#[tokio::test]
+async fn whatever_is_given_up_leaves_a_session_on_which_the_next_one_can_rely() {
+    let core = Core::start().await;
+    run(&core.db, "CREATE TABLE given_up (n INT PRIMARY KEY)").await;
+    // All on one session, while it is not closed.
+    let db = Db::new(&config::MySql {
+        url: core.mysql.clone(),
+        password_file: None,
+        max_connections: 1,
+        acquire_timeout: Duration::from_secs(20),
+        session_timeout: Duration::from_secs(20),
+        lock_wait_timeout: Duration::from_secs(5),
+        response_timeout: Duration::from_secs(20),
+    })
+    .unwrap();
+    let mut ended = 0;
+    for looks in 0..LOOKS {
+        {
+            let mut given_up = pin!(db.transact("test", |tx| {
+                Box::pin(async move {
+                    sqlx::query("INSERT INTO given_up VALUES (-1)").execute(&mut *tx).await?;
+                    sqlx::query("DELETE FROM given_up WHERE n < 0").execute(tx).await?;
+                    Ok(())
+                })
+            }));
+            for _ in 0..looks {
+                if poll!(&mut given_up).is_ready() {
+                    ended += 1;
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        sqlx::query("INSERT INTO given_up VALUES (?)").bind(looks).execute(&db).await.unwrap();
+        let stored = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM given_up WHERE n = ?").bind(looks);
+        let stored = stored.fetch_one(&core.db).await.unwrap();
+        assert_eq!(stored, 1, "answered, but within the transaction of one that was given up after {looks} looks");
+    }
+    println!("{ended} of {LOOKS} came to their end");
+    assert!(ended < LOOKS, "none was given up");
+    core.finish().await;
+}
