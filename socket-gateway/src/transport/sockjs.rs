@@ -259,7 +259,12 @@ fn find_or_begin(
 async fn run(gate: Arc<Gate>, id: Box<str>, (session, outgoing): (Arc<Session>, Arc<Outgoing>), place: Place) {
     let services = Arc::clone(&gate.services);
     serve(Inlet::SockJs(Mail::new(Arc::clone(&session))), outgoing, None, Arc::clone(&services)).await;
-    session.expired(services.close_timeout, services.draining.is_cancelled()).await;
+    let patience = services.close_timeout;
+    tokio::select! {
+        () = session.expired(patience, false) => {}
+        // Those that ended before keep a stop waiting no longer than those that end by it.
+        () = services.draining.cancelled() => session.expired(patience, true).await,
+    }
     gate.sockjs.forget(&id);
     drop(place);
 }
