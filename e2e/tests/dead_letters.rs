@@ -38,7 +38,8 @@ async fn put(stack: &Stack, topic: &'static str, key: &[u8], headers: &[(&str, &
         headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
     let record = FutureRecord::to(topic).key(key).headers(headers).payload(value);
     let delivery = producer.send(record, e2e::testing::DEADLINE).await.map_err(|(error, _)| error)?;
-    Ok(Put { topic, partition: delivery.partition, offset: delivery.offset })
+    let (partition, offset) = delivery;
+    Ok(Put { topic, partition, offset })
 }
 
 /// Calls `dead-letters` of the worker's program; an object a letter.

@@ -12,10 +12,7 @@
 //! which librdkafka does not do for such a member by itself ([`leave`]).
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -47,8 +44,6 @@ const PAUSED_POLL: Duration = Duration::from_millis(5);
 const HOUSEKEEPING: Duration = Duration::from_millis(20);
 /// For the answer to a question about topics.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
-/// Between a consumer that was confused and the next one.
-const BEGIN_ANEW: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// Between questions about topics that are missing.
 const TOPIC_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -70,8 +65,6 @@ pub enum ConsumerError {
     Rebalance(String),
     #[error("another worker has taken the kafka.instance_id of this one ({0}): each needs a name of its own")]
     Fenced(String),
-    #[error("librdkafka has lost track of which broker has which partition")]
-    Confused,
 }
 
 /// The consumer with its group's callbacks.
@@ -110,42 +103,28 @@ pub fn create(config: &config::Kafka, coordinator: Coordinator, dependency: Depe
         .set("socket.keepalive.enable", "true")
         .set("socket.nagle.disable", "true")
         .set_log_level(RDKafkaLogLevel::Warning)
-        .create_with_context(Group {
-            coordinator: Mutex::new(coordinator),
-            dependency,
-            failure: Mutex::new(None),
-            confused: AtomicBool::new(false),
-        })
+        .create_with_context(Group { coordinator: Mutex::new(coordinator), dependency, failure: Mutex::new(None) })
 }
 
 /// Runs a consumer on the calling thread until `draining`; then drains, commits and leaves the group.
 ///
 /// A member with a name of its own may be taken for another one of that name when Kafka was away for longer than the
 /// session: a commit that waited goes out with the name's former life. So who is fenced begins anew, once; who is fenced
-/// again soon after that has a rival. So does a consumer whose librdkafka is [confused](is_confusion).
+/// again soon after that has a rival.
 pub fn run(
     create: impl Fn() -> KafkaResult<GroupConsumer>,
     config: &config::Kafka,
     draining: &CancellationToken,
 ) -> Result<(), ConsumerError> {
     let mut fenced: Option<Instant> = None;
-    let mut backoff = Backoff::new(BEGIN_ANEW.0, BEGIN_ANEW.1);
     loop {
-        let (consumer, began) = (create()?, Instant::now());
+        let consumer = create()?;
         match run_member(&consumer, config, draining) {
             Err(ConsumerError::Fenced(reason))
                 if fenced.is_none_or(|before| before.elapsed() > config.session_timeout * RIVAL_SESSIONS) =>
             {
                 warn!(reason, "fenced; joining the consumer group anew");
                 fenced = Some(Instant::now());
-            }
-            Err(failure @ ConsumerError::Confused) => {
-                warn!(%failure, "joining the consumer group anew");
-                if began.elapsed() > config.session_timeout {
-                    backoff.reset();
-                }
-                #[expect(clippy::disallowed_methods, reason = "the poll thread belongs to nobody else")]
-                std::thread::sleep(backoff.next_delay());
             }
             // Closes: a member without a name of its own leaves the group, so that others need not wait for the session's end.
             ended => return ended,
@@ -236,9 +215,6 @@ fn poll(consumer: &GroupConsumer, draining: &CancellationToken) -> Result<(), Co
 
 fn keep_house(consumer: &GroupConsumer) -> Result<(), ConsumerError> {
     let group = consumer.context();
-    if group.confused.load(Ordering::Relaxed) {
-        return Err(ConsumerError::Confused);
-    }
     if let Some(reason) = group.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(ConsumerError::Rebalance(reason));
     }
@@ -293,15 +269,6 @@ pub struct Group {
     coordinator: Mutex<Coordinator>,
     dependency: Dependency,
     failure: Mutex<Option<String>>,
-    confused: AtomicBool,
-}
-
-/// librdkafka (issue 5280 there, in 2.12 and before) reads memory that it has not written when a broker answers that some
-/// partitions have no leader, as one does that has just started, and takes what it finds for partitions and their leaders.
-/// Those that can't be are in its log. Where it happened upon some that can be, it never asks for them again: partitions
-/// stood still for minutes after Kafka was killed. A new client knows nothing of that.
-fn is_confusion(facility: &str, message: &str) -> bool {
-    facility == "METADATAUPDATE" && message.contains("not found in cache")
 }
 
 impl Group {
@@ -353,10 +320,6 @@ impl ConsumerContext for Group {
 
 impl ClientContext for Group {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if is_confusion(facility, message) && self.confused.swap(true, Ordering::Relaxed) {
-            // Dozens of lines that say nothing more.
-            return;
-        }
         kafka_log::log(level, facility, message);
     }
 
@@ -409,16 +372,4 @@ fn list<'a>(partitions: impl IntoIterator<Item = (&'a str, i32, Offset)>) -> Top
         list.add_partition_offset(topic, partition, offset).expect("an offset that we read or Invalid can be set");
     }
     list
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn confusion_is_known_by_its_line_in_the_log() {
-        let line = "Partition chat.message.events(ryHvmVsFQYGocsoiEHZtPw)[-1811919328]: new leader-1811919312 not found in cache";
-        assert!(is_confusion("METADATAUPDATE", line));
-        assert!(!is_confusion("FAIL", "GroupCoordinator: 127.0.0.1:9092: Disconnected"));
-    }
 }

@@ -188,7 +188,8 @@ async fn replay(
     record.payload = stored.payload();
     let refused = |(error, _): (KafkaError, _)| error;
     let delivery = producer.send(record, timeout).await.map_err(refused).context("producing the record")?;
-    let to = Position { topic: letter.source.topic.clone(), partition: delivery.partition, offset: delivery.offset };
+    let (partition, offset) = delivery;
+    let to = Position { topic: letter.source.topic.clone(), partition, offset };
 
     let values = [letter.offset.to_string(), to.to_string(), proto::event::format_time(Utc::now())];
     let headers = NOTE

@@ -141,8 +141,7 @@ impl Bed {
         let mut record = FutureRecord::<str, [u8]>::to(&topic).headers(headers);
         record.key = key;
         record.payload = payload;
-        let delivery = self.producer.send(record, Duration::from_secs(5)).await.unwrap();
-        (delivery.partition, delivery.offset)
+        self.producer.send(record, Duration::from_secs(5)).await.unwrap()
     }
 
     /// What the group has committed: the sum over all partitions of a topic of the records before the commit.
