@@ -108,16 +108,22 @@ pub async fn collect(folder: &Path, sources: &Sources) -> Result<()> {
     write(&file(folder), &truth)
 }
 
-/// Lag and left-overs, once there are none, or as they are when time is up. Engines that have just been killed may not
-/// answer every look: the last one has to succeed.
+/// Lag and left-overs, once there are none, or as they were at the last look before time was up. Engines that have just
+/// been killed may not answer every look; one has to succeed.
 async fn settled(sources: &Sources, scope: &Scope) -> Result<Vec<TruthRecord>> {
     let deadline = Instant::now() + sources.settle;
+    let is_clean = |record: &TruthRecord| matches!(record, TruthRecord::Lag { records: 0, .. });
+    let mut seen = None;
     loop {
-        let found = look(sources, scope).await;
-        let is_clean = |record: &TruthRecord| matches!(record, TruthRecord::Lag { records: 0, .. });
-        let clean = found.as_ref().is_ok_and(|found| found.iter().all(is_clean));
-        if clean || Instant::now() >= deadline {
-            return found;
+        let looked = look(sources, scope).await;
+        if looked.is_ok() || seen.is_none() {
+            seen = Some(looked);
+        }
+        let clean = matches!(&seen, Some(Ok(found)) if found.iter().all(is_clean));
+        if (clean || Instant::now() >= deadline)
+            && let Some(seen) = seen
+        {
+            return seen;
         }
         sleep(LOOK_AGAIN).await;
     }

@@ -107,7 +107,7 @@ impl Db {
 
     /// A session of the pool.
     async fn lease(&self) -> Result<Lease, sqlx::Error> {
-        Ok(Lease::new(self.pool.acquire().await?))
+        Ok(Lease::new(self.pool.acquire().await?, self.response_timeout))
     }
 
     /// A session that is nobody's but the caller's.

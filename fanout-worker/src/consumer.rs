@@ -12,7 +12,8 @@
 //! which librdkafka does not do for such a member by itself ([`leave`]).
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -49,6 +50,8 @@ const TOPIC_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration:
 
 /// Fenced twice within so many sessions: another worker has the name.
 const RIVAL_SESSIONS: u32 = 3;
+/// For a consumer to close before another one begins.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// For the group to have forgotten a member that leaves.
 pub const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -63,6 +66,8 @@ pub enum ConsumerError {
     Executor(PartitionId),
     #[error("{0}")]
     Rebalance(String),
+    #[error("the consumer did not close within {CLOSE_LIMIT:?}; only a new process can begin anew")]
+    Unclosed,
     #[error("another worker has taken the kafka.instance_id of this one ({0}): each needs a name of its own")]
     Fenced(String),
 }
@@ -133,7 +138,20 @@ pub fn run(
         let mut coordinator = consumer.context().coordinator();
         let partitions = coordinator.all();
         coordinator.abandon(&partitions);
+        drop(coordinator);
+        close(consumer)?;
     }
+}
+
+/// librdkafka 2.3 may never come to the end of a close that meets a rebalance (its issue 4527).
+fn close(consumer: GroupConsumer) -> Result<(), ConsumerError> {
+    let (closed, is_closed) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        drop(consumer);
+        // Nobody waits any more if it took too long.
+        let _ = closed.send(());
+    });
+    is_closed.recv_timeout(CLOSE_LIMIT).map_err(|_| ConsumerError::Unclosed)
 }
 
 fn run_member(
@@ -153,19 +171,22 @@ fn run_member(
     Ok(())
 }
 
-/// Takes a member with a name of its own out of the group. Closing does not, because it may come back; then its
-/// partitions would wait for `session_timeout` when it doesn't. Unsubscribing does, and has to be through before the
-/// close begins.
+/// Takes the member out of the group. Closing does not where it has a name of its own, because it may come back; then
+/// its partitions would wait for `session_timeout` when it doesn't. Unsubscribing does, and has to be through before the
+/// close begins: a close that meets a rebalance may have no end (librdkafka's issue 4527).
 fn leave(consumer: &GroupConsumer, config: &config::Kafka) {
-    let Some(name) = &config.instance_id else { return };
     consumer.unsubscribe();
     let began = Instant::now();
     while began.elapsed() < LEAVE_LIMIT {
         // Gives the partitions back, in the callback. They are drained already.
         drop(consumer.poll(IDLE_POLL));
-        match is_member(consumer, &config.group_id, name) {
-            Ok(true) => {}
-            Ok(false) => return,
+        let has_left = match &config.instance_id {
+            Some(name) => is_member(consumer, &config.group_id, name).map(|is_member| !is_member),
+            None => consumer.assignment().map(|partitions| partitions.count() == 0),
+        };
+        match has_left {
+            Ok(true) => return,
+            Ok(false) => {}
             Err(failure) => debug!(%failure, "the group's members could not be asked for"),
         }
     }

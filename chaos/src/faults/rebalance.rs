@@ -17,6 +17,8 @@ pub const GROUP: &str = "fanout";
 const TOPICS: [&str; 3] = ["chat.message.events", "chat.user.events", "chat.ephemeral.events"];
 /// For the group to give it something.
 const ASSIGNED_LIMIT: Duration = Duration::from_secs(5);
+/// For it to give everything back.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
 /// How long it stays, in ms.
 const STAY: std::ops::Range<u64> = 50..1000;
@@ -57,7 +59,12 @@ fn visit(brokers: &str, length: Duration, seed: u64) -> Result<(u32, usize)> {
         }
         visits += 1;
         given += assigned;
-        // Leaves the group.
+        // Leaves the group, before it closes: a close that meets a rebalance may have no end (librdkafka 2.3).
+        stranger.unsubscribe();
+        let asked = Instant::now();
+        while stranger.assignment()?.count() > 0 && asked.elapsed() < LEAVE_LIMIT {
+            let _ = stranger.poll(POLL);
+        }
         drop(stranger);
     }
     Ok((visits, given))

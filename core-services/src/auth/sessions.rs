@@ -11,7 +11,7 @@ use chrono::Utc;
 use proto::{Code, UserId};
 use rand::RngCore as _;
 use sha2::{Digest as _, Sha256};
-use sqlx::{MySqlConnection, Row as _};
+use sqlx::{Executor, MySql, MySqlConnection, Row as _};
 use uuid::Uuid;
 
 use crate::{
@@ -75,7 +75,7 @@ impl Sessions {
                     let session: String = row.get(0);
                     let (used, valid) = (row.get::<i64, _>(2) != 0, row.get::<i64, _>(3) != 0);
                     if used {
-                        revoke(tx, &session).await?;
+                        revoke(&mut *tx, &session).await?;
                     }
                     if used || !valid {
                         return Ok(None);
@@ -99,8 +99,7 @@ impl Sessions {
 
     /// Ends a session: its access tokens are refused within seconds, its refresh tokens at once.
     pub async fn revoke(&self, session: &str) -> Result<()> {
-        let mut connection = self.db.detached().await?;
-        revoke(&mut connection, session).await?;
+        revoke(&self.db, session).await?;
         self.cache().remove(session);
         Ok(())
     }
@@ -145,10 +144,10 @@ impl Sessions {
     }
 }
 
-async fn revoke(connection: &mut MySqlConnection, session: &str) -> Result<()> {
+async fn revoke(db: impl Executor<'_, Database = MySql>, session: &str) -> Result<()> {
     sqlx::query("UPDATE sessions SET revoked_at = UTC_TIMESTAMP(6) WHERE id = ? AND revoked_at IS NULL")
         .bind(session)
-        .execute(connection)
+        .execute(db)
         .await?;
     Ok(())
 }

@@ -27,18 +27,21 @@ use tokio::time::timeout;
 
 use super::Db;
 
-/// A session that is closed, unless it is given back.
+/// A session that is closed, unless it is given back; and how long the pool may take for that.
 #[derive(Debug)]
-pub(super) struct Lease(Option<PoolConnection<MySql>>);
+pub(super) struct Lease(Option<PoolConnection<MySql>>, Duration);
 
 impl Lease {
-    pub(super) fn new(session: PoolConnection<MySql>) -> Self {
-        Self(Some(session))
+    pub(super) fn new(session: PoolConnection<MySql>, limit: Duration) -> Self {
+        Self(Some(session), limit)
     }
 
     /// Everything is answered: the next one may have it.
     pub(super) fn give_back(mut self) {
-        drop(self.0.take());
+        if let Some(mut session) = self.0.take() {
+            // The pool asks it whether it is still there, without a limit of its own.
+            tokio::spawn(timeout(self.1, session.return_to_pool()));
+        }
     }
 
     /// Gives it back if the statement whose outcome this is was answered.
@@ -81,7 +84,7 @@ pub(super) fn late() -> sqlx::Error {
 }
 
 /// One statement outside a transaction, on a session of the pool.
-impl<'c> Executor<'c> for &Db {
+impl<'c> Executor<'c> for &'c Db {
     type Database = MySql;
 
     fn fetch_many<'e, 'q: 'e, E>(
@@ -92,11 +95,10 @@ impl<'c> Executor<'c> for &Db {
         'c: 'e,
         E: 'q + Execute<'q, MySql>,
     {
-        let (db, limit) = (self.clone(), self.response_timeout);
         // All of it is read before any of it is given: who takes the first rows only would leave the others under way.
         let answers = async move {
-            let mut session = db.lease().await?;
-            let answers = in_time(limit, session.fetch_many(query).try_collect::<Vec<_>>()).await;
+            let mut session = self.lease().await?;
+            let answers = in_time(self.response_timeout, session.fetch_many(query).try_collect::<Vec<_>>()).await;
             let answers = session.after(answers)?;
             Ok::<_, sqlx::Error>(stream::iter(answers.into_iter().map(Ok)))
         };
@@ -108,10 +110,9 @@ impl<'c> Executor<'c> for &Db {
         'c: 'e,
         E: 'q + Execute<'q, MySql>,
     {
-        let (db, limit) = (self.clone(), self.response_timeout);
         Box::pin(async move {
-            let mut session = db.lease().await?;
-            let answer = in_time(limit, session.fetch_optional(query)).await;
+            let mut session = self.lease().await?;
+            let answer = in_time(self.response_timeout, session.fetch_optional(query)).await;
             session.after(answer)
         })
     }
@@ -124,10 +125,9 @@ impl<'c> Executor<'c> for &Db {
     where
         'c: 'e,
     {
-        let (db, limit) = (self.clone(), self.response_timeout);
         Box::pin(async move {
-            let mut session = db.lease().await?;
-            let answer = in_time(limit, session.prepare_with(sql, parameters)).await;
+            let mut session = self.lease().await?;
+            let answer = in_time(self.response_timeout, session.prepare_with(sql, parameters)).await;
             session.after(answer)
         })
     }
@@ -136,10 +136,9 @@ impl<'c> Executor<'c> for &Db {
     where
         'c: 'e,
     {
-        let (db, limit) = (self.clone(), self.response_timeout);
         Box::pin(async move {
-            let mut session = db.lease().await?;
-            let answer = in_time(limit, session.describe(sql)).await;
+            let mut session = self.lease().await?;
+            let answer = in_time(self.response_timeout, session.describe(sql)).await;
             session.after(answer)
         })
     }
