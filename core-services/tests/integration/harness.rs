@@ -3,8 +3,10 @@
 use std::{
     env, fs,
     net::TcpListener,
+    ops::Range,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -21,6 +23,9 @@ use tonic::{Request, Status, transport::Channel};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks at a fact that is waited for.
 pub const POLL: Duration = Duration::from_millis(20);
+
+/// Below those that Linux takes for connections.
+const PORTS: Range<u16> = 20_000..32_000;
 
 /// A running core-services; killed when dropped. Its database is dropped by [`Core::finish`].
 pub struct Core {
@@ -65,8 +70,20 @@ pub fn engines() -> Engines {
     Engines { mysql: text("mysql"), redis: text("redis"), kafka: text("kafka") }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port that nobody listens on, and that the system gives to no connection: some are bound seconds later only.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let length = u32::from(PORTS.end - PORTS.start);
+    // Another process of these tests begins elsewhere.
+    let from = std::process::id().wrapping_mul(131);
+    for _ in 0..length {
+        let next = from.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % length;
+        let port = PORTS.start + u16::try_from(next).expect("it is below the length of the range");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }
 
 fn spawn(env: &[(String, String)], folder: &Path) -> Child {

@@ -41,7 +41,7 @@ async fn core_waits_for_mysql_at_start_and_goes_on_when_it_comes_back() {
     let mysql = engines().mysql;
     let (credentials, rest) = mysql.split_once('@').unwrap();
     let (address, _) = rest.split_once('/').unwrap();
-    let mut proxy = Proxy::new(address).await;
+    let mut proxy = Proxy::new(address);
     // The database that a core makes for itself, by way of the proxy.
     let database = Core::launch(&[]).await;
     let url = format!("{credentials}@{}/{}", proxy.address, database.database);
@@ -74,7 +74,7 @@ async fn messages_are_written_again_soon_after_mysqls_connections_fell_silent() 
     let mysql = engines().mysql;
     let (credentials, rest) = mysql.split_once('@').unwrap();
     let (address, _) = rest.split_once('/').unwrap();
-    let mut proxy = Proxy::new(address).await;
+    let mut proxy = Proxy::new(address);
     proxy.mend().await;
     let database = Core::launch(&[]).await;
     let url = format!("{credentials}@{}/{}", proxy.address, database.database);

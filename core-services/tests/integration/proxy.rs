@@ -9,6 +9,8 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use crate::harness::free_port;
+
 pub struct Proxy {
     pub address: String,
     target: String,
@@ -18,10 +20,9 @@ pub struct Proxy {
 
 impl Proxy {
     /// Takes a port and does not listen yet.
-    pub async fn new(target: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub fn new(target: &str) -> Self {
         Self {
-            address: listener.local_addr().unwrap().to_string(),
+            address: format!("127.0.0.1:{}", free_port()),
             target: target.to_owned(),
             running: None,
             silence: Arc::default(),
