@@ -13,6 +13,7 @@ pub mod history;
 pub mod hops;
 pub mod kafka;
 pub mod load;
+pub mod metrics;
 pub mod own_gateway;
 pub mod people;
 pub mod percentiles;

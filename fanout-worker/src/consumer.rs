@@ -50,7 +50,8 @@ const TOPIC_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration:
 
 /// Fenced twice within so many sessions: another worker has the name.
 const RIVAL_SESSIONS: u32 = 3;
-/// For a consumer to close before another one begins.
+/// For a consumer to close before another one begins: librdkafka 2.3 may never come to the end of a close that meets a
+/// rebalance (its issue 4527).
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// For the group to have forgotten a member that leaves.
 pub const LEAVE_LIMIT: Duration = Duration::from_secs(2);
@@ -132,26 +133,30 @@ pub fn run(
                 fenced = Some(Instant::now());
             }
             // Closes: a member without a name of its own leaves the group, so that others need not wait for the session's end.
-            ended => return ended,
+            ended => {
+                if within(CLOSE_LIMIT, move || drop(consumer)).is_none() {
+                    warn!(limit = ?CLOSE_LIMIT, "the consumer did not close in time, and is left behind");
+                }
+                return ended;
+            }
         }
         // What was not committed is read again.
         let mut coordinator = consumer.context().coordinator();
         let partitions = coordinator.all();
         coordinator.abandon(&partitions);
         drop(coordinator);
-        close(consumer)?;
+        within(CLOSE_LIMIT, move || drop(consumer)).ok_or(ConsumerError::Unclosed)?;
     }
 }
 
-/// librdkafka 2.3 may never come to the end of a close that meets a rebalance (its issue 4527).
-fn close(consumer: GroupConsumer) -> Result<(), ConsumerError> {
-    let (closed, is_closed) = mpsc::sync_channel(1);
+/// What `work` comes to, unless it takes longer. It goes on by itself then.
+fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (over, is_over) = mpsc::sync_channel(1);
     thread::spawn(move || {
-        drop(consumer);
         // Nobody waits any more if it took too long.
-        let _ = closed.send(());
+        let _ = over.send(work());
     });
-    is_closed.recv_timeout(CLOSE_LIMIT).map_err(|_| ConsumerError::Unclosed)
+    is_over.recv_timeout(limit).ok()
 }
 
 fn run_member(
@@ -393,4 +398,18 @@ fn list<'a>(partitions: impl IntoIterator<Item = (&'a str, i32, Offset)>) -> Top
         list.add_partition_offset(topic, partition, offset).expect("an offset that we read or Invalid can be set");
     }
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_without_an_end_is_waited_for_no_longer_than_its_limit() {
+        let (let_go, held) = mpsc::sync_channel::<()>(1);
+        let limit = Duration::from_millis(50);
+        assert_eq!(within(limit, move || held.recv().is_ok()), None);
+        drop(let_go);
+        assert_eq!(within(Duration::from_secs(60), || 1), Some(1));
+    }
 }

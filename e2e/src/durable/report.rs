@@ -1,10 +1,6 @@
 //! What a run has shown, as text.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Instant};
 
 use anyhow::Result;
 use sqlx::{Connection as _, MySqlConnection, Row as _};
@@ -12,6 +8,7 @@ use sqlx::{Connection as _, MySqlConnection, Row as _};
 use super::{Plan, tally::Tally};
 use crate::{
     endpoints::Endpoints,
+    metrics::Metrics,
     percentiles::Percentiles,
     processes::{self, Usage},
     table,
@@ -61,7 +58,7 @@ impl Reading {
         mysql.close().await?;
         let mut batches = [0.0; 4];
         for admin in endpoints.core_admin()? {
-            let text = text(&admin).await.unwrap_or_default();
+            let Ok(metrics) = Metrics::of(&admin).await else { continue };
             let names = [
                 "core_batch_messages_sum",
                 "core_batch_messages_count",
@@ -69,24 +66,11 @@ impl Reading {
                 "core_commit_seconds_count",
             ];
             for (sum, name) in batches.iter_mut().zip(names) {
-                let line = text.lines().find_map(|line| line.strip_prefix(name));
-                *sum += line.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or_default();
+                *sum += metrics.get(name).unwrap_or_default();
             }
         }
         Ok(Self { at, processes, own: processes::own("(this generator)"), created, status, batches })
     }
-}
-
-/// The metrics page of an admin listener.
-async fn text(base: &str) -> Result<String> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let authority = base.trim_start_matches("http://");
-    let mut socket = tokio::net::TcpStream::connect(authority).await?;
-    let request = format!("GET /metrics HTTP/1.0\r\nHost: {authority}\r\n\r\n");
-    socket.write_all(request.as_bytes()).await?;
-    let mut text = String::new();
-    tokio::time::timeout(Duration::from_secs(2), socket.read_to_string(&mut text)).await??;
-    Ok(text)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counters are far below 2^52")]
