@@ -1,8 +1,8 @@
 //! Followers: subscribers with a cursor of their own.
 //!
 //! A follower is *behind* while it replays (from the ring, else from pages of the log that it has in common with the
-//! others, paced by its session's queue), and *ahead* while its cursor is a head that the conversation has not reached. When cursor and position meet it
-//! becomes a member. RESUMED is the first that a subscriber gets; where the log must be read, it waits for the first
+//! others, paced by its session's queue), and *ahead* while its cursor is a head that the conversation has not reached.
+//! When cursor and position meet, at its head or above, it becomes a member. RESUMED is the first that a subscriber gets; where the log must be read, it waits for the first
 //! page, because only that tells whether the log still holds what was asked for.
 
 use std::sync::Arc;
@@ -191,8 +191,9 @@ impl Conversation {
                 if follower.opening {
                     self.say_resumed(follower, true, Tier::Live);
                 }
-                let level = follower.cursor == position && follower.visible.is_open_from(seq);
-                return if level { Next::Joins } else { Next::Stays };
+                // Up to its head only a follower can tell a USER_LEFT of the past from one that ends its membership.
+                let level = follower.cursor == position && position >= follower.head;
+                return if level && follower.visible.is_open_from(seq) { Next::Joins } else { Next::Stays };
             }
             let key = follower.attach.key;
             let waiter = Waiter { subscription: key.subscription, conversation: self.id };

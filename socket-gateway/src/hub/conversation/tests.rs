@@ -529,6 +529,22 @@ async fn who_is_removed_gets_their_own_leaving_and_nothing_after_it() {
 }
 
 #[tokio::test]
+async fn a_leaving_from_before_the_membership_does_not_end_it() {
+    let (mut world, _reader) = World::at(10);
+    // Left with 11 and joined again with 13, which have not come yet.
+    let mut back = world.subscribe(2, Start::After { seq: 10, epoch: None }, Ok(member(13)));
+    assert!(back.resumed().recovered);
+    world.conversation.arrived(event_of(11, 1, "USER_LEFT", 5), Stamp::default());
+    world.arrive([12]);
+    world.conversation.arrived(event_of(13, 1, "USER_JOINED", 5), Stamp::default());
+    world.arrive([14]);
+    assert!(back.take().is_empty(), "the membership lasts");
+    assert_eq!(back.seqs(), [11, 12, 13, 14]);
+    world.conversation.arrived(event_of(15, 1, "USER_LEFT", 5), Stamp::default());
+    assert!(matches!(back.take()[..], [session::Event::Ended { at_seq: 15, removed: true, .. }]));
+}
+
+#[tokio::test]
 async fn a_former_member_who_resumes_gets_what_came_before_and_then_the_end() {
     let (mut world, _reader) = World::at(10);
     world.arrive(11..=14);
