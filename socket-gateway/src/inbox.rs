@@ -4,18 +4,12 @@
 //! beginning: ids may run backwards between incarnations. What was read is trimmed now and then. A reader that fails
 //! ends the incarnation.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proto::stream_entry::StreamEntry;
 use redis::{RedisError, Value, aio::MultiplexedConnection};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 
 use crate::{
@@ -59,29 +53,37 @@ pub struct Reader {
     /// Entries of one read.
     pub count: usize,
     pub trim_interval: Duration,
-    /// How many entries were read so far.
-    pub read: Arc<AtomicU64>,
+    pub progress: watch::Sender<Progress>,
     pub metrics: Arc<Metrics>,
+}
+
+/// How far a stream was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// The last entry that was read.
+    pub last: StreamId,
+    /// How many were read up to it.
+    pub entries: u64,
 }
 
 impl Reader {
     /// Runs until reading fails.
     pub async fn run(mut self) -> RedisError {
-        let mut last = StreamId::default();
         let mut trimmed = StreamId::default();
         let mut trim_at = Instant::now() + self.trim_interval;
         loop {
+            let last = self.progress.borrow().last;
             let answer: Value = match self.read(last).await {
                 Ok(answer) => answer,
                 Err(failure) => return failure,
             };
             let read_us = chassis::now_us();
             let entries = entries(answer);
-            if let Some((id, _)) = entries.last() {
-                last = *id;
-            }
+            let last = entries.last().map_or(last, |(id, _)| *id);
             // Counted as soon as they are here: they may be trimmed from now on.
-            self.read.fetch_add(entries.len() as u64, Ordering::Release);
+            self.progress.send_modify(|progress| {
+                *progress = Progress { last, entries: progress.entries + entries.len() as u64 };
+            });
             self.metrics.stream_entries.inc_by(entries.len() as u64);
             let arrivals: Vec<Arrival> =
                 entries.into_iter().filter_map(|(id, fields)| self.arrival(id, fields, read_us)).collect();

@@ -1,13 +1,6 @@
 //! The incarnation: taken, held by renewing its lease, and given up at any doubt.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use chassis::{Backoff, Dependency};
@@ -23,7 +16,7 @@ use tracing::{error, info, warn};
 use super::Live;
 use crate::{
     config::Config,
-    inbox::{Inbox, Reader},
+    inbox::{Inbox, Progress, Reader, StreamId},
     metrics::Metrics,
 };
 
@@ -126,7 +119,9 @@ impl Incarnations {
             gateway: self.config.gateway.id.clone(),
             incarnation: uuid::Uuid::now_v7().simple().to_string(),
         };
+        // All or nothing: a stream that is in no set would be swept by nobody.
         let mut pipe = pipe();
+        pipe.atomic();
         pipe.cmd("XADD").arg(self.keys.stream(&gateway)).arg("*").arg("hello").arg(1).ignore();
         pipe.cmd("SET").arg(self.keys.lease(&gateway)).arg(1).arg("PX").arg(self.lease_ms()).ignore();
         pipe.sadd(self.keys.gateways(), gateway.to_string()).ignore();
@@ -148,14 +143,14 @@ impl Incarnations {
             Ok(connection) => connection,
             Err(failure) => return format!("{failure:#}"),
         };
-        let read = Arc::new(AtomicU64::new(0));
+        let (progress, read) = watch::channel(Progress::default());
         let reader = Reader {
             redis: reading,
             stream: self.keys.stream(&live.gateway),
             inbox: self.inbox.clone(),
             count: self.config.registration.read_count,
             trim_interval: self.config.registration.trim_interval,
-            read: Arc::clone(&read),
+            progress,
             metrics: Arc::clone(&self.metrics),
         };
         self.live.send_replace(Some(live.clone()));
@@ -172,7 +167,8 @@ impl Incarnations {
                 Some(why) = self.doubts.recv() => return why,
                 _ = renewals.tick() => match self.renew(&mut redis, &live.gateway).await {
                     Ok(renewal) => {
-                        if let Some(why) = renewal.doubt(&mut replication_id, read.load(Ordering::Acquire)) {
+                        let read = *read.borrow();
+                        if let Some(why) = renewal.doubt(&mut replication_id, read) {
                             return why;
                         }
                     }
@@ -193,12 +189,16 @@ impl Incarnations {
             Some(Value::Int(number)) => u64::try_from(*number).ok(),
             _ => None,
         };
-        // Redis before 7.0 does not count what was added.
-        let removed = number("entries-added").zip(number("length")).map(|(added, left)| added.saturating_sub(left));
+        let last = match stream.get("last-generated-id") {
+            Some(Value::BulkString(id)) => StreamId::parse(id),
+            _ => None,
+        };
         let id = replication.lines().find_map(|line| line.strip_prefix("master_replid:"));
         Ok(Renewal {
             lease_held: lease.is_some(),
-            removed: removed.unwrap_or(0),
+            added: number("entries-added"),
+            left: number("length").unwrap_or(0),
+            last: last.unwrap_or_default(),
             replication_id: id.unwrap_or_default().trim().to_owned(),
         })
     }
@@ -220,19 +220,28 @@ impl Incarnations {
 #[derive(Debug)]
 struct Renewal {
     lease_held: bool,
-    /// How many entries were taken out of the stream, by this gateway or by a worker that found it too long.
-    removed: u64,
+    /// Of the stream: how many entries were ever added and how many there are, and the newest. Those that are missing were
+    /// taken out by this gateway, or by a worker that found the stream too long.
+    added: Option<u64>,
+    left: u64,
+    last: StreamId,
     replication_id: String,
 }
 
 impl Renewal {
-    /// Why this incarnation can't be relied on; `replication_id` is the one seen first, `read` how many entries were read.
-    fn doubt(self, replication_id: &mut Option<String>, read: u64) -> Option<String> {
+    /// Why this incarnation can't be relied on; `replication_id` is the one seen first, `read` what was read when the answer
+    /// was there.
+    fn doubt(self, replication_id: &mut Option<String>, read: Progress) -> Option<String> {
         if !self.lease_held {
             return Some("the lease ran out".to_owned());
         }
-        // They go from the start, and they are read from the start.
-        if self.removed > read {
+        let Some(added) = self.added else {
+            return Some("Redis does not count what is added to a stream: it must be 7.0 or newer".to_owned());
+        };
+        // They go from the start, and they are read from the start. What was read since may hide that some went unread,
+        // until everything is read.
+        let removed = added.saturating_sub(self.left);
+        if removed > read.entries || self.last == read.last && added > read.entries {
             return Some("entries were trimmed from the stream before they were read".to_owned());
         }
         let first = replication_id.get_or_insert_with(|| self.replication_id.clone());
@@ -257,17 +266,37 @@ async fn check_eviction(redis: &mut MultiplexedConnection) {
 mod tests {
     use super::*;
 
-    fn renewal(lease_held: bool, removed: u64, id: &str) -> Renewal {
-        Renewal { lease_held, removed, replication_id: id.to_owned() }
+    fn id(no: u64) -> StreamId {
+        StreamId { ms: 5, no }
+    }
+
+    /// Of a stream whose entries have the numbers from 1 on.
+    fn renewal(lease_held: bool, (added, left): (u64, u64), replication: &str) -> Renewal {
+        Renewal { lease_held, added: Some(added), left, last: id(added), replication_id: replication.to_owned() }
     }
 
     #[test]
     fn every_doubt_ends_the_incarnation() {
         let mut first = None;
-        assert_eq!(renewal(true, 10, "a").doubt(&mut first, 10), None);
-        assert_eq!(renewal(true, 9, "a").doubt(&mut first, 10), None);
-        assert!(renewal(false, 0, "a").doubt(&mut first, 10).unwrap().contains("lease"));
-        assert!(renewal(true, 11, "a").doubt(&mut first, 10).unwrap().contains("trimmed"));
-        assert!(renewal(true, 0, "b").doubt(&mut first, 10).unwrap().contains("replication"));
+        let read = |last, entries| Progress { last: id(last), entries };
+        assert_eq!(renewal(true, (30, 20), "a").doubt(&mut first, read(10, 10)), None);
+        assert_eq!(renewal(true, (30, 21), "a").doubt(&mut first, read(10, 10)), None);
+        assert_eq!(renewal(true, (30, 0), "a").doubt(&mut first, read(30, 30)), None);
+        assert_eq!(renewal(true, (30, 0), "a").doubt(&mut first, read(31, 31)), None);
+        assert!(renewal(false, (0, 0), "a").doubt(&mut first, read(10, 10)).unwrap().contains("lease"));
+        assert!(renewal(true, (30, 19), "a").doubt(&mut first, read(10, 10)).unwrap().contains("trimmed"));
+        assert!(renewal(true, (0, 0), "b").doubt(&mut first, read(10, 10)).unwrap().contains("replication"));
+        let old = Renewal { added: None, ..renewal(true, (0, 0), "a") };
+        assert!(old.doubt(&mut first, read(10, 10)).unwrap().contains("7.0"));
+    }
+
+    #[test]
+    fn that_entries_were_trimmed_unread_shows_at_the_latest_when_all_is_read() {
+        let mut first = None;
+        // 1 to 15 were trimmed when 10 was the last that was read.
+        let behind = Progress { last: id(29), entries: 24 };
+        assert_eq!(renewal(true, (30, 15), "a").doubt(&mut first, behind), None);
+        let level = Progress { last: id(30), entries: 25 };
+        assert!(renewal(true, (30, 15), "a").doubt(&mut first, level).unwrap().contains("trimmed"));
     }
 }
