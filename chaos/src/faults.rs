@@ -19,7 +19,7 @@ pub use connector::watch as watch_connector;
 pub use inject::KEY_PREFIX;
 pub use inject::{Effect, Injector};
 pub use plan::{Planned, counts, plan};
-pub use rebalance::GROUP;
+pub use rebalance::{GROUP, TOPICS};
 
 /// A kind of process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +90,8 @@ pub enum Fault {
     RestartTask,
     /// MySQL ends the connector's sessions.
     KillTaskSessions,
+    /// MySQL lets the connector in no more, so that its task fails, until a watchdog starts it again.
+    FailTask,
     /// A stranger joins the workers' consumer group and leaves it, again and again.
     RebalanceStorm,
     /// What a worker sends to Redis vanishes, and then the worker is killed, with all that it has in hand.
@@ -105,7 +107,7 @@ const PAIRS: [Fault; 3] = [
     Fault::KillBoth(Role::Mysql, Role::Core),
     Fault::KillBoth(Role::Kafka, Role::Worker),
 ];
-const CONNECTOR: [Fault; 2] = [Fault::RestartTask, Fault::KillTaskSessions];
+const CONNECTOR: [Fault; 3] = [Fault::RestartTask, Fault::KillTaskSessions, Fault::FailTask];
 /// In no group but `all`.
 const OTHERS: [Fault; 5] = [
     Fault::FlushRedis,
@@ -150,6 +152,7 @@ impl fmt::Display for Fault {
             Self::Link(trouble, route) => write!(f, "{}-{route}", trouble.text()),
             Self::RestartTask => f.write_str("restart-task"),
             Self::KillTaskSessions => f.write_str("kill-task-sessions"),
+            Self::FailTask => f.write_str("fail-task"),
             Self::RebalanceStorm => f.write_str("rebalance-storm"),
             Self::KillCutOffWorker => f.write_str("kill-cut-off-worker"),
             Self::KillGatewaySlowWorker => f.write_str("kill-gateway+slow-worker"),
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn every_kind_has_a_name_of_its_own_that_is_read_back() {
         let all = Fault::all();
-        assert_eq!(all.len(), 7 * 3 + 7 * 4 + 2 + 3 + 5);
+        assert_eq!(all.len(), 7 * 3 + 10 * 4 + 3 + 3 + 5);
         for fault in all {
             assert_eq!(fault.to_string().parse::<Fault>().unwrap(), fault);
         }
@@ -189,7 +192,7 @@ mod tests {
     #[test]
     fn groups_are_their_kinds_and_an_unknown_name_is_refused_with_those_that_are_known() {
         assert_eq!(Fault::named("kill").unwrap().len(), 7);
-        assert_eq!(Fault::named("links").unwrap().len(), 28);
+        assert_eq!(Fault::named("links").unwrap().len(), 40);
         assert_eq!(Fault::named("kill-redis+gateway").unwrap(), [PAIRS[0]]);
         let error = Fault::named("kill-everything").unwrap_err().to_string();
         assert!(error.contains("kill-everything") && error.contains("half-open-worker-kafka"), "{error}");

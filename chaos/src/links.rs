@@ -17,18 +17,24 @@ pub enum Route {
     WorkerRedis,
     WorkerKafka,
     CoreMysql,
+    CoreRedis,
+    CoreKafka,
     ConnectMysql,
+    ConnectKafka,
 }
 
 impl Route {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::ClientGateway,
         Self::GatewayRedis,
         Self::GatewayCore,
         Self::WorkerRedis,
         Self::WorkerKafka,
         Self::CoreMysql,
+        Self::CoreRedis,
+        Self::CoreKafka,
         Self::ConnectMysql,
+        Self::ConnectKafka,
     ];
 
     fn text(self) -> &'static str {
@@ -39,7 +45,10 @@ impl Route {
             Self::WorkerRedis => "worker-redis",
             Self::WorkerKafka => "worker-kafka",
             Self::CoreMysql => "core-mysql",
+            Self::CoreRedis => "core-redis",
+            Self::CoreKafka => "core-kafka",
             Self::ConnectMysql => "connect-mysql",
+            Self::ConnectKafka => "connect-kafka",
         }
     }
 }
@@ -104,9 +113,9 @@ impl Ports {
         self.at(16379)
     }
 
-    /// The listener that tells its clients to come through the link.
-    fn kafka_link(self) -> SocketAddr {
-        self.at(19094)
+    /// Listeners that tell their clients to come through a link: of workers, of Connect, of cores.
+    fn kafka_links(self) -> [SocketAddr; 3] {
+        [19094, 19095, 19096].map(|port| self.at(port))
     }
 }
 
@@ -151,11 +160,20 @@ impl Links {
             let name = format!("core-services-{core}");
             let mysql = links.add(Route::CoreMysql, format!("{name} to mysql"), ports.mysql()).await?;
             links.settings.push(format!("{name}.mysql.url=mysql://chat@127.0.0.1:{mysql}/chat"));
+            let redis = links.add(Route::CoreRedis, format!("{name} to redis"), ports.redis()).await?;
+            links.settings.push(format!("{name}.redis.url=redis://127.0.0.1:{redis}"));
         }
-        // A broker tells its clients one address to come to, so all workers share a link.
-        let kafka = links.add(Route::WorkerKafka, "workers to kafka".to_owned(), ports.kafka_link()).await?;
-        links.settings.push(format!("kafka.link.port={kafka}"));
-        links.settings.push(format!("fanout-worker.kafka.brokers=127.0.0.1:{kafka}"));
+        // A listener of the broker tells its clients one address to come to, so all of a kind share a link.
+        let [of_workers, of_connect, of_cores] = ports.kafka_links();
+        let workers = links.add(Route::WorkerKafka, "workers to kafka".to_owned(), of_workers).await?;
+        links.settings.push(format!("kafka.link.workers={workers}"));
+        links.settings.push(format!("fanout-worker.kafka.brokers=127.0.0.1:{workers}"));
+        let cores = links.add(Route::CoreKafka, "cores to kafka".to_owned(), of_cores).await?;
+        links.settings.push(format!("kafka.link.cores={cores}"));
+        links.settings.push(format!("core-services.kafka.brokers=127.0.0.1:{cores}"));
+        let connect = links.add(Route::ConnectKafka, "connect to kafka".to_owned(), of_connect).await?;
+        links.settings.push(format!("kafka.link.connect={connect}"));
+        links.settings.push(format!("connect.kafka.port={connect}"));
         let mysql = links.add(Route::ConnectMysql, "connect to mysql".to_owned(), ports.mysql()).await?;
         links.settings.push(format!("connect.database.port={mysql}"));
         Ok(links)
@@ -229,8 +247,8 @@ mod tests {
         let copies = Copies { gateways: 2, workers: 1, cores: 2 };
         let links = Links::open(Ports { offset: 11000 }, copies).await.unwrap();
         assert_eq!(links.gateways().len(), 2);
-        // Gateways: clients, Redis and each core; workers: Redis; cores: MySQL; Kafka; Connect.
-        assert_eq!(links.all.len(), 2 * (1 + 1 + 2) + 1 + 2 + 1 + 1);
+        // Gateways: clients, Redis and each core; workers: Redis; cores: MySQL and Redis; three of Kafka; Connect to MySQL.
+        assert_eq!(links.all.len(), 2 * (1 + 1 + 2) + 1 + 2 * 2 + 3 + 1);
         let of = |start: &str| links.settings().iter().filter(|text| text.starts_with(start)).count();
         assert_eq!((of("socket-gateway-1."), of("socket-gateway-2."), of("core-services-2.mysql.url=")), (2, 2, 1));
         let names: Vec<String> = (0..3).map(|pick| links.choose(Route::GatewayRedis, pick).name).collect();

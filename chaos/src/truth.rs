@@ -1,9 +1,11 @@
-//! What is stored when a run is over: `truth.ndjson`. Read from the engines themselves, not asked of the services.
+//! What is stored when a run is over: `truth.ndjson`. Read from the engines themselves, not asked of the services; of those
+//! only what they still hold.
 //!
 //! The consumers may still be behind, and gateways keep their interest in a conversation for a while; so lag and Redis
 //! are looked at until they are clean or [`Sources::settle`] is over, and only then the database is read, in one
 //! snapshot.
 
+mod gauges;
 mod lag;
 mod left_over;
 mod record;
@@ -27,7 +29,7 @@ use crate::history::{self, ClientRecord, Histories, RunRecord};
 /// Between looks at what has to become clean.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Where a stack's engines are.
+/// Where a stack's engines are, and its gateways.
 #[derive(Clone, Debug)]
 pub struct Sources {
     pub mysql: String,
@@ -39,6 +41,8 @@ pub struct Sources {
     /// The workers' consumer group, and its topics.
     pub group: String,
     pub topics: Vec<String>,
+    /// Admin listeners.
+    pub gateways: Vec<String>,
     /// How long lag and Redis may take to be clean after the run: longer than the gateways' linger.
     pub settle: Duration,
 }
@@ -132,6 +136,7 @@ async fn settled(sources: &Sources, scope: &Scope) -> Result<Vec<TruthRecord>> {
 async fn look(sources: &Sources, scope: &Scope) -> Result<Vec<TruthRecord>> {
     let mut found = lag::read(sources).await.context("reading the group's lag from Kafka")?;
     found.append(&mut left_over::read(sources, scope).await.context("reading Redis")?);
+    found.append(&mut gauges::read(sources).await?);
     Ok(found)
 }
 

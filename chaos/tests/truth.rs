@@ -41,6 +41,7 @@ fn sources(stack: &Stack, settle: Duration) -> Sources {
         kafka: stack.endpoints.kafka.clone(),
         group: "fanout".to_owned(),
         topics: vec!["chat.message.events".to_owned()],
+        gateways: Vec::new(),
         settle,
     }
 }
@@ -123,7 +124,7 @@ impl Writing {
 }
 
 #[tokio::test]
-async fn a_run_without_faults_is_clean_and_a_client_that_stayed_is_found_in_redis() -> Result<()> {
+async fn a_run_without_faults_is_clean_and_a_client_that_stayed_is_found() -> Result<()> {
     let stack = Stack::get()?;
     let folder = Folder::new("truth");
     let clock = Clock::new();
@@ -156,10 +157,13 @@ async fn a_run_without_faults_is_clean_and_a_client_that_stayed_is_found_in_redi
         connected.push(client);
     }
 
-    truth::collect(&folder.0, &sources(&stack, Duration::ZERO)).await?;
+    let gateways = stack.endpoints.gateway_admin()?;
+    truth::collect(&folder.0, &Sources { gateways, ..sources(&stack, Duration::ZERO) }).await?;
     let early = verdict::judge(&folder.0)?;
     let texts: Vec<&str> = early.findings.iter().map(|finding| finding.text.as_str()).collect();
-    ensure!(texts.iter().any(|text| text.contains(&format!("user:{{{}}}:connections", bob.user_id))), "{texts:?}");
+    for left in [&*format!("user:{{{}}}:connections", bob.user_id), "gateway_connections", "gateway_subscriptions"] {
+        ensure!(texts.iter().any(|text| text.contains(left)), "no {left}: {texts:?}");
+    }
 
     for client in connected {
         client.disconnect().await?;

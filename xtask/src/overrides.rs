@@ -5,9 +5,8 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// `<service>.<section>.<key>=<value>`, for all copies of the service.
 /// `<service>.<section>.<key>=<value>` for all copies of the service, `<service>-<copy>.<section>.<key>=<value>` for
-/// one. Chaos runs also set the ports that engines are reached by: [`DATABASE_PORT_OF_CONNECT`], [`LINK_OF_KAFKA`].
+/// one. Chaos runs also set the [ports that engines are reached by](PORTS).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Override {
@@ -19,10 +18,17 @@ pub struct Override {
     value: String,
 }
 
-/// Where the connector finds MySQL.
-const DATABASE_PORT_OF_CONNECT: (Kind, [&str; 2]) = (Kind::Connect, ["database", "port"]);
-/// Kafka listens once more, and tells clients of that listener to come to this port.
-const LINK_OF_KAFKA: (Kind, [&str; 2]) = (Kind::Kafka, ["link", "port"]);
+/// A port that an engine is told, or reached by.
+pub type Port = (Kind, [&'static str; 2]);
+/// Where the connector finds MySQL, and Connect Kafka.
+pub const DATABASE_OF_CONNECT: Port = (Kind::Connect, ["database", "port"]);
+pub const KAFKA_OF_CONNECT: Port = (Kind::Connect, ["kafka", "port"]);
+/// Kafka listens once more for each that is set, and tells clients of that listener to come to this port.
+pub const LINKS_OF_KAFKA: [Port; 3] =
+    [(Kind::Kafka, ["link", "workers"]), (Kind::Kafka, ["link", "connect"]), (Kind::Kafka, ["link", "cores"])];
+/// All that can be set of engines.
+const PORTS: [Port; 5] =
+    [DATABASE_OF_CONNECT, KAFKA_OF_CONNECT, LINKS_OF_KAFKA[0], LINKS_OF_KAFKA[1], LINKS_OF_KAFKA[2]];
 
 impl Override {
     pub fn is_for(&self, name: ProcessName) -> bool {
@@ -35,19 +41,16 @@ impl Override {
     }
 }
 
-/// The port of MySQL for the connector, if it is not MySQL's own.
-pub fn database_port_of_connect(overrides: &[Override]) -> Option<&str> {
-    value_of(overrides, &DATABASE_PORT_OF_CONNECT)
-}
-
-/// The advertised port of Kafka's second listener, if there shall be one.
-pub fn link_of_kafka(overrides: &[Override]) -> Option<&str> {
-    value_of(overrides, &LINK_OF_KAFKA)
-}
-
-fn value_of<'a>(overrides: &'a [Override], (kind, path): &(Kind, [&str; 2])) -> Option<&'a str> {
+/// The port that was set, if one was.
+pub fn port<'a>(overrides: &'a [Override], (kind, path): &Port) -> Option<&'a str> {
     let found = overrides.iter().rev().find(|one| one.kind == *kind && one.path == *path);
     found.map(|one| one.value.as_str())
+}
+
+/// Kafka's further listeners: what each is called, its place in their order, and the port that it tells its clients.
+pub fn links_of_kafka(overrides: &[Override]) -> impl Iterator<Item = (String, usize, &str)> {
+    let links = LINKS_OF_KAFKA.iter().enumerate();
+    links.filter_map(|(index, link)| Some((link.1[1].to_uppercase(), index, port(overrides, link)?)))
 }
 
 impl FromStr for Override {
@@ -65,9 +68,8 @@ impl FromStr for Override {
                 && path.len() >= 2
                 && path.iter().all(is_key)
             {
-                let is_port =
-                    |known: &(Kind, [&str; 2])| kind == known.0 && path == known.1 && value.parse::<u16>().is_ok();
-                if !kind.is_engine() || is_port(&DATABASE_PORT_OF_CONNECT) || is_port(&LINK_OF_KAFKA) {
+                let is_port = |known: &Port| kind == known.0 && path == known.1 && value.parse::<u16>().is_ok();
+                if !kind.is_engine() || PORTS.iter().any(is_port) {
                     return Ok(Self { kind, copy, path, value: value.to_owned() });
                 }
             }
@@ -75,7 +77,8 @@ impl FromStr for Override {
         bail!(
             "`{text}` names no key: expected core-services, fanout-worker or socket-gateway (or one copy, like \
              socket-gateway-2), then section and key, e.g. `socket-gateway.limits.connections=5000`; of engines only \
-             `connect.database.port` and `kafka.link.port` can be set"
+             the ports `connect.database.port`, `connect.kafka.port` and `kafka.link.workers`, `.connect` and `.cores` \
+             can be set"
         )
     }
 }
@@ -133,11 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn engines_have_two_ports_that_can_be_set() {
+    fn engines_have_ports_that_can_be_set() {
         let set: Vec<Override> =
-            ["connect.database.port=7", "kafka.link.port=8"].map(|text| text.parse().unwrap()).into();
-        assert_eq!((database_port_of_connect(&set), link_of_kafka(&set)), (Some("7"), Some("8")));
-        assert_eq!(link_of_kafka(&set[..1]), None);
+            ["connect.database.port=7", "kafka.link.cores=8"].map(|text| text.parse().unwrap()).into();
+        assert_eq!((port(&set, &DATABASE_OF_CONNECT), port(&set, &KAFKA_OF_CONNECT)), (Some("7"), None));
+        assert_eq!(links_of_kafka(&set).collect::<Vec<_>>(), [("CORES".to_owned(), 2, "8")]);
     }
 
     #[test]
@@ -150,7 +153,7 @@ mod tests {
             "mysql.a.b=1",
             "socket-gateway.hub.=1",
             "socket-gateway-10.hub.shards=1",
-            "kafka.link.port=high",
+            "kafka.link.workers=high",
             "kafka.heap.size=1",
         ] {
             assert!(text.parse::<Override>().is_err(), "{text}");

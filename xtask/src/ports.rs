@@ -3,8 +3,9 @@
 
 use anyhow::{Result, ensure};
 
-/// The highest port of the table at offset 0 (Kafka's second listener).
-const HIGHEST: u16 = 19094;
+/// The first of Kafka's further listeners, and the highest port of the table, at offset 0.
+const KAFKA_LINKS: u16 = 19094;
+const HIGHEST: u16 = 19096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
@@ -36,9 +37,9 @@ impl Ports {
         19093 + self.offset
     }
 
-    /// The listener that is reached through a link of a chaos run.
-    pub fn kafka_link(self) -> u16 {
-        HIGHEST + self.offset
+    /// Listeners that are reached through a link of a chaos run; the first is 0.
+    pub fn kafka_link(self, index: usize) -> u16 {
+        KAFKA_LINKS + index as u16 + self.offset
     }
 
     pub fn connect(self) -> u16 {
@@ -93,7 +94,8 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for stack in StackName::value_variants() {
             let ports = Ports::with_offset(stack.default_port_offset()).unwrap();
-            let kafka = [ports.kafka(), ports.kafka_controller(), ports.kafka_link()];
+            let kafka =
+                [ports.kafka(), ports.kafka_controller()].into_iter().chain((0..3).map(|n| ports.kafka_link(n)));
             let engines = [ports.mysql(), ports.redis(), ports.connect()].into_iter().chain(kafka);
             let services = (1..=9).flat_map(|n| {
                 [ports.core(n), ports.core_admin(n), ports.gateway(n), ports.gateway_admin(n), ports.worker(n)]
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn an_offset_beyond_the_last_port_is_refused() {
-        assert!(Ports::with_offset(46441).is_ok());
-        assert!(Ports::with_offset(46442).is_err());
+        assert!(Ports::with_offset(46439).is_ok());
+        assert!(Ports::with_offset(46440).is_err());
     }
 }

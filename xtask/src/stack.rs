@@ -186,8 +186,9 @@ impl Stack {
             Kind::Mysql => vec![ports.mysql()],
             Kind::Redis => vec![ports.redis()],
             Kind::Kafka => {
-                let link = overrides::link_of_kafka(&self.settings.overrides).map(|_| ports.kafka_link());
-                [ports.kafka(), ports.kafka_controller()].into_iter().chain(link).collect()
+                let links = overrides::links_of_kafka(&self.settings.overrides);
+                let links = links.map(|(_, index, _)| ports.kafka_link(index));
+                [ports.kafka(), ports.kafka_controller()].into_iter().chain(links).collect()
             }
             Kind::Connect => vec![ports.connect()],
             Kind::Core => vec![ports.core(copy), ports.core_admin(copy)],

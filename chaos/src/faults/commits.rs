@@ -43,13 +43,13 @@ async fn unanswered(mysql: &mut MySqlConnection) -> Result<i64> {
     count.parse().context("Rpl_semi_sync_source_no_tx")
 }
 
-async fn run(mysql: &mut MySqlConnection, statement: &str) -> Result<()> {
+pub async fn run(mysql: &mut MySqlConnection, statement: &str) -> Result<()> {
     sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(mysql).await.with_context(|| statement.to_owned())?;
     Ok(())
 }
 
 /// Who may, in this stack alone.
-async fn connect(stack: &Stack) -> Result<MySqlConnection> {
+pub async fn connect(stack: &Stack) -> Result<MySqlConnection> {
     let password = stack.folder().join("secrets/mysql-chaos.password");
     let password = std::fs::read_to_string(&password).with_context(|| format!("reading {}", password.display()))?;
     let options: MySqlConnectOptions = stack.endpoints()?.mysql.parse().context("the address of MySQL")?;

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use e2e::rest::Rest;
 use http::Method;
 use serde_json::Value;
-use sqlx::{ConnectOptions as _, MySqlConnection, Row as _, mysql::MySqlConnectOptions};
+use sqlx::{ConnectOptions as _, MySqlConnection, mysql::MySqlConnectOptions};
 use tokio::time::{Instant, sleep};
 
-use super::Effect;
+use super::{Effect, commits, inject::seconds};
 use crate::stack::Stack;
 
 pub const NAME: &str = "switchboard-outbox";
@@ -24,25 +24,74 @@ const WATCH: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Restarts connector and task, whatever they do.
-pub async fn restart(connect: &str) -> Result<Effect> {
-    ask(connect, Method::POST, "/restart?includeTasks=true").await?;
-    let restarted = until_it_runs(connect).await?;
-    Ok(Effect { took_effect: true, detail: format!("RUNNING after {:.1} s", restarted.as_secs_f64()) })
+pub async fn restart(stack: &Stack) -> Result<Effect> {
+    let mut mysql = as_connector(stack).await?;
+    let before = sessions(&mut mysql).await?;
+    let connect = stack.endpoints()?.connect;
+    ask(&connect, Method::POST, "/restart?includeTasks=true").await?;
+    // RUNNING is also what Connect says of the task that it has not stopped yet.
+    until_gone(&mut mysql, &before).await?;
+    let restarted = until_it_runs(&connect).await?;
+    let detail = format!("{} sessions of the task ended, RUNNING {} later", before.len(), seconds(restarted));
+    Ok(Effect { took_effect: !before.is_empty(), detail })
 }
 
 /// Ends the connector's sessions with MySQL, as a fail-over or an operator would.
 pub async fn kill_sessions(stack: &Stack) -> Result<Effect> {
     let mut mysql = as_connector(stack).await?;
-    let others = "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = ? AND ID <> CONNECTION_ID()";
-    let sessions = sqlx::query(others).bind(USER).fetch_all(&mut mysql).await.context("listing MySQL's sessions")?;
-    let mut killed = 0;
-    for session in &sessions {
-        let id: u64 = session.try_get(0)?;
-        // One may end by itself in between.
-        killed += u32::from(sqlx::query(sqlx::AssertSqlSafe(format!("KILL {id}"))).execute(&mut mysql).await.is_ok());
-    }
+    let sessions = sessions(&mut mysql).await?;
+    let killed = kill(&mut mysql, &sessions).await;
+    until_gone(&mut mysql, &sessions).await?;
     until_it_runs(&stack.endpoints()?.connect).await?;
     Ok(Effect { took_effect: killed > 0, detail: format!("{killed} sessions ended") })
+}
+
+/// Locks the connector out of MySQL until its task has failed and for `length` more. Then it is for the watchdog.
+pub async fn fail(stack: &Stack, length: Duration) -> Result<Effect> {
+    let mut root = commits::connect(stack).await?;
+    let mut mysql = as_connector(stack).await?;
+    let connect = stack.endpoints()?.connect;
+    commits::run(&mut root, &format!("ALTER USER {USER}@'%' ACCOUNT LOCK")).await?;
+    let failed = async {
+        let before = sessions(&mut mysql).await?;
+        kill(&mut mysql, &before).await;
+        // A task that has lost its session tries again for as long as it lives; one that starts fails.
+        ask(&connect, Method::POST, "/restart?includeTasks=true").await?;
+        let failed = until(&connect, |states| states.iter().any(|state| state == "FAILED")).await?;
+        sleep(length).await;
+        Ok::<_, anyhow::Error>(failed)
+    }
+    .await;
+    commits::run(&mut root, &format!("ALTER USER {USER}@'%' ACCOUNT UNLOCK")).await?;
+    let (failed, runs) = (failed?, until_it_runs(&connect).await?);
+    let detail = format!("FAILED after {}, RUNNING {} after it may", seconds(failed), seconds(runs));
+    Ok(Effect { took_effect: true, detail })
+}
+
+/// The connector's sessions with MySQL, this one not.
+async fn sessions(mysql: &mut MySqlConnection) -> Result<Vec<u64>> {
+    let others = "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = ? AND ID <> CONNECTION_ID()";
+    sqlx::query_scalar(others).bind(USER).fetch_all(mysql).await.context("listing MySQL's sessions")
+}
+
+/// How many were there still.
+async fn kill(mysql: &mut MySqlConnection, sessions: &[u64]) -> usize {
+    let mut killed = 0;
+    for id in sessions {
+        // One may end by itself in between.
+        let kill = sqlx::query(sqlx::AssertSqlSafe(format!("KILL {id}"))).execute(&mut *mysql).await;
+        killed += usize::from(kill.is_ok());
+    }
+    killed
+}
+
+async fn until_gone(mysql: &mut MySqlConnection, gone: &[u64]) -> Result<()> {
+    let began = Instant::now();
+    while sessions(mysql).await?.iter().any(|session| gone.contains(session)) {
+        ensure!(began.elapsed() < RUNNING_LIMIT, "the connector keeps its sessions with MySQL");
+        sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// What a watchdog does: restarts what has failed, which Connect never does by itself. Never returns.
@@ -66,14 +115,19 @@ async fn restart_failed(connect: &str) -> Result<bool> {
 }
 
 async fn until_it_runs(connect: &str) -> Result<Duration> {
+    // The connector, and its task.
+    until(connect, |states| states.len() >= 2 && states.iter().all(|state| state == "RUNNING")).await
+}
+
+/// How long it took.
+async fn until(connect: &str, is_so: impl Fn(&[String]) -> bool) -> Result<Duration> {
     let began = Instant::now();
     loop {
         let status = ask(connect, Method::GET, "/status").await?;
-        // The connector, and its task.
-        if states(&status).count() >= 2 && states(&status).all(|state| state == "RUNNING") {
+        if is_so(&states(&status).map(str::to_owned).collect::<Vec<_>>()) {
             return Ok(began.elapsed());
         }
-        ensure!(began.elapsed() < RUNNING_LIMIT, "the connector does not run: {status}");
+        ensure!(began.elapsed() < RUNNING_LIMIT, "the connector is not as it should be: {status}");
         sleep(LOOK).await;
     }
 }

@@ -5,6 +5,7 @@ mod combined;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use e2e::bench::crowd::connect;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
@@ -54,7 +55,7 @@ impl Injector<'_> {
             }
             Fault::FlushRedis => "redis".to_owned(),
             Fault::Link(_, route) => self.links.choose(route, planned.pick).name,
-            Fault::RestartTask | Fault::KillTaskSessions => connector::NAME.to_owned(),
+            Fault::RestartTask | Fault::KillTaskSessions | Fault::FailTask => connector::NAME.to_owned(),
             Fault::RebalanceStorm => rebalance::GROUP.to_owned(),
             Fault::KillCutOffWorker => self.process(Role::Worker, planned.pick),
             Fault::KillGatewaySlowWorker => {
@@ -79,8 +80,9 @@ impl Injector<'_> {
             Fault::Term(role) => self.term(&self.process(role, pick), length).await,
             Fault::FlushRedis => self.flush().await,
             Fault::Link(trouble, route) => self.link(trouble, route, planned).await,
-            Fault::RestartTask => connector::restart(&self.stack.endpoints()?.connect).await,
+            Fault::RestartTask => connector::restart(self.stack).await,
             Fault::KillTaskSessions => connector::kill_sessions(self.stack).await,
+            Fault::FailTask => connector::fail(self.stack, length).await,
             Fault::RebalanceStorm => rebalance::storm(&self.stack.endpoints()?.kafka, length, pick).await,
             Fault::KillCutOffWorker => self.kill_cut_off(&self.process(Role::Worker, pick), length).await,
             Fault::KillGatewaySlowWorker => self.kill_beside_slow_worker(pick).await,
@@ -155,7 +157,11 @@ impl Injector<'_> {
         process.stop().await?;
         sleep(length).await;
         let stopped = process.is_stopped();
-        let lease = if role == Role::Gateway { Some(self.has_lease(name).await) } else { None };
+        let lease = match role {
+            Role::Gateway => Some(self.has_lease(name).await),
+            Role::Core => Some(self.all_cores_have_leases().await),
+            _ => None,
+        };
         process.signal(Signal::SIGCONT)?;
         let detail = format!("stopped for {}", seconds(began.elapsed()));
         Ok(match lease.transpose()? {
@@ -177,6 +183,15 @@ impl Injector<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether none has lost its lease of a node id. Leases of earlier lives are over by the end of a pause.
+    async fn all_cores_have_leases(&self) -> Result<bool> {
+        let mut mysql = connect(&self.stack.endpoints()?).await?;
+        let living = "SELECT COUNT(*) FROM node_leases WHERE until_ms > 1000 * UNIX_TIMESTAMP(NOW(3))";
+        let living: i64 =
+            sqlx::query_scalar(living).fetch_one(&mut mysql).await.context("reading the cores' leases")?;
+        Ok(living >= i64::from(self.stack.copies.cores))
     }
 
     async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
@@ -218,6 +233,6 @@ fn mode(trouble: Trouble, route: Route, pick: u64) -> Mode {
     }
 }
 
-fn seconds(time: Duration) -> String {
+pub fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }

@@ -10,7 +10,7 @@ use super::{Fault, Role, Trouble};
 /// [`crate::run::LATE_AFTER`].
 const GAP: [f64; 2] = [6.0, 8.0];
 /// Kinds that are shuffled together: seeds that follow each other go through all kinds, each in an order of its own.
-const DEAL: usize = 8;
+const DEAL: usize = 7;
 
 /// One fault to come.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +31,7 @@ impl Planned {
             Fault::Kill(role) | Fault::Term(role) => start_of(role),
             Fault::KillBoth(one, other) => start_of(one) + start_of(other),
             Fault::RestartTask | Fault::KillTaskSessions => 2.0,
+            Fault::FailTask => 8.0,
             Fault::KillCutOffWorker => start_of(Role::Worker),
             // Until its lease is over and a worker has swept.
             Fault::KillGatewaySlowWorker => 9.0,
@@ -95,16 +96,21 @@ fn length_of(fault: Fault) -> [f64; 2] {
     match fault {
         Fault::Kill(_) | Fault::KillBoth(..) => [0.2, 2.5],
         Fault::Term(_) => [0.0, 1.0],
-        // A gateway's lease lasts 5 s, a worker's session with Kafka and a core's with MySQL 10 s.
+        // A gateway's lease lasts 5 s, a worker's session with Kafka 10 s, a core's lease of its node id 30 s.
         Fault::Pause(Role::Gateway) => [6.0, 9.0],
-        Fault::Pause(Role::Worker | Role::Core) => [11.0, 14.0],
+        Fault::Pause(Role::Worker) => [11.0, 14.0],
+        Fault::Pause(Role::Core) => [31.0, 34.0],
         Fault::Pause(_) => [4.0, 8.0],
         Fault::Link(Trouble::HalfOpen, _) => [4.0, 9.0],
         Fault::Link(..) | Fault::StallCommits => [2.0, 6.0],
         // So long that a worker that stores offsets too early has committed them, every second.
         Fault::KillCutOffWorker => [2.0, 4.0],
         Fault::RebalanceStorm => [5.0, 8.0],
-        Fault::FlushRedis | Fault::RestartTask | Fault::KillTaskSessions | Fault::KillGatewaySlowWorker => [0.0, 0.5],
+        Fault::FlushRedis
+        | Fault::RestartTask
+        | Fault::KillTaskSessions
+        | Fault::FailTask
+        | Fault::KillGatewaySlowWorker => [0.0, 0.5],
     }
 }
 

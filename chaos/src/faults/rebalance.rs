@@ -14,7 +14,8 @@ use super::Effect;
 
 /// The workers' group.
 pub const GROUP: &str = "fanout";
-const TOPICS: [&str; 3] = ["chat.message.events", "chat.user.events", "chat.ephemeral.events"];
+/// What it reads.
+pub const TOPICS: [&str; 3] = ["chat.message.events", "chat.user.events", "chat.ephemeral.events"];
 /// For the group to give it something.
 const ASSIGNED_LIMIT: Duration = Duration::from_secs(5);
 /// For it to give everything back.

@@ -5,9 +5,8 @@ use std::{path::Path, time::Duration};
 use anyhow::Result;
 use e2e::endpoints::Endpoints;
 
-use super::settle::TOPICS;
 use crate::{
-    faults::{GROUP, KEY_PREFIX},
+    faults::{GROUP, KEY_PREFIX, TOPICS},
     truth::{self, Sources},
     verdict::{self, Verdict},
 };
@@ -24,6 +23,7 @@ pub async fn judge(endpoints: &Endpoints, folder: &Path) -> Result<Verdict> {
         kafka: endpoints.kafka.clone(),
         group: GROUP.to_owned(),
         topics: TOPICS.map(str::to_owned).into(),
+        gateways: endpoints.gateway_admin()?,
         settle: SETTLE,
     };
     truth::collect(folder, &sources).await?;

@@ -11,7 +11,7 @@ use sqlx::Row as _;
 use tokio::time::sleep;
 
 use crate::{
-    faults::GROUP,
+    faults::{GROUP, TOPICS},
     workload::{Crowd, MINE, Member, People, topic_name},
 };
 
@@ -20,8 +20,6 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 /// At the end, for what should not come.
 pub const STRAY: Duration = Duration::from_millis(1500);
 const LOOK: Duration = Duration::from_millis(100);
-/// What the workers read, whole.
-pub const TOPICS: [&str; 2] = ["chat.message.events", "chat.user.events"];
 
 /// Each client has all its subscriptions, in another session than `before`.
 pub async fn all_attached(crowd: &Crowd, before: &[Option<u32>]) {

@@ -22,11 +22,18 @@ enum Key {
     UserInterest(i64),
     UserConnections(i64),
     Online,
+    Gateways,
+    /// Nothing that is documented.
+    Unknown,
 }
 
 impl Key {
-    /// Reads a key without its prefix; none for one that is not looked into.
-    fn parse(key: &str) -> Option<Self> {
+    /// Reads a key without its prefix.
+    fn parse(key: &str) -> Self {
+        if key == "gateways" { Self::Gateways } else { Self::tagged(key).unwrap_or(Self::Unknown) }
+    }
+
+    fn tagged(key: &str) -> Option<Self> {
         let (before, rest) = key.split_once('{')?;
         let (tag, after) = rest.split_once('}')?;
         match (before, after) {
@@ -55,10 +62,14 @@ pub async fn read(sources: &Sources, scope: &Scope) -> Result<Vec<TruthRecord>> 
     let registered: Vec<String> =
         redis::cmd("SMEMBERS").arg(format!("{}gateways", sources.key_prefix)).query_async(&mut redis).await?;
     for gateway in registered.iter().filter(|gateway| !living.contains(*gateway)) {
-        found.push(left("gateway without lease", "gateways", gateway));
+        found.push(left(what(&Key::Gateways), "gateways", gateway));
     }
     for (name, key) in &keys {
         let members = match key {
+            Key::Unknown => {
+                found.push(left(what(key), name, ""));
+                continue;
+            }
             Key::Gateway { gateway, part } if part != "lease" && !living.contains(gateway) => {
                 found.push(left("key of a gateway that is gone", name, part));
                 continue;
@@ -90,6 +101,8 @@ fn what(key: &Key) -> &'static str {
         Key::ConversationInterest(_) | Key::UserInterest(_) => "interest that nobody has",
         Key::Gateway { .. } | Key::UserConnections(_) => "connection that is gone",
         Key::Online => "user who is not online",
+        Key::Gateways => "gateway without lease",
+        Key::Unknown => "key of no kind that is known",
     }
 }
 
@@ -120,8 +133,8 @@ async fn keys(redis: &mut MultiplexedConnection, prefix: &str) -> Result<Vec<(St
             break;
         }
     }
-    let parsed = |name: String| Key::parse(name.strip_prefix(prefix)?).map(|key| (name, key));
-    Ok(names.into_iter().filter_map(parsed).collect())
+    let parsed = |name: String| (Key::parse(name.strip_prefix(prefix).unwrap_or_default()), name);
+    Ok(names.into_iter().map(parsed).map(|(key, name)| (name, key)).collect())
 }
 
 #[cfg(test)]
@@ -131,14 +144,15 @@ mod tests {
     #[test]
     fn keys_are_read_as_the_protocol_writes_them() {
         let gateway = |part: &str| Key::Gateway { gateway: "one:0197".to_owned(), part: part.to_owned() };
-        assert_eq!(Key::parse("gw:{one:0197}:lease"), Some(gateway("lease")));
-        assert_eq!(Key::parse("gw:{one:0197}:stream"), Some(gateway("stream")));
-        assert_eq!(Key::parse("interest:conversation:{7}"), Some(Key::ConversationInterest(7)));
-        assert_eq!(Key::parse("interest:user:{7}"), Some(Key::UserInterest(7)));
-        assert_eq!(Key::parse("user:{7}:connections"), Some(Key::UserConnections(7)));
-        assert_eq!(Key::parse("workspace:{1}:online"), Some(Key::Online));
-        assert_eq!(Key::parse("gateways"), None);
-        assert_eq!(Key::parse("rate:{7}:sends"), None);
+        assert_eq!(Key::parse("gw:{one:0197}:lease"), gateway("lease"));
+        assert_eq!(Key::parse("gw:{one:0197}:stream"), gateway("stream"));
+        assert_eq!(Key::parse("interest:conversation:{7}"), Key::ConversationInterest(7));
+        assert_eq!(Key::parse("interest:user:{7}"), Key::UserInterest(7));
+        assert_eq!(Key::parse("user:{7}:connections"), Key::UserConnections(7));
+        assert_eq!(Key::parse("workspace:{1}:online"), Key::Online);
+        assert_eq!(Key::parse("gateways"), Key::Gateways);
+        assert_eq!(Key::parse("rate:{7}:sends"), Key::Unknown);
+        assert_eq!(Key::parse("interest:user:7"), Key::Unknown);
         assert_eq!(user_of("7:0197"), Some(7));
     }
 }

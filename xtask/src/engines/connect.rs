@@ -8,7 +8,11 @@ use anyhow::Result;
 
 pub fn prepare(stack: &Stack) -> Result<CommandLine> {
     let layout = &stack.layout;
-    let brokers = format!("127.0.0.1:{}", stack.ports.kafka());
+    let overrides = &stack.settings.overrides;
+    let [own_kafka, own_database] = [stack.ports.kafka(), stack.ports.mysql()].map(|port| port.to_string());
+    let brokers = overrides::port(overrides, &overrides::KAFKA_OF_CONNECT).unwrap_or(&own_kafka);
+    let brokers = format!("127.0.0.1:{brokers}");
+    let database_port = overrides::port(overrides, &overrides::DATABASE_OF_CONNECT).unwrap_or(&own_database);
     let port = stack.ports.connect();
     let properties = write_properties(
         layout,
@@ -24,8 +28,6 @@ pub fn prepare(stack: &Stack) -> Result<CommandLine> {
     )?;
     let mut argv = engine(layout, "connect", "org.apache.kafka.connect.cli.ConnectDistributed");
     argv.push(properties.to_string_lossy().into_owned());
-    let own_port = stack.ports.mysql().to_string();
-    let database_port = overrides::database_port_of_connect(&stack.settings.overrides).unwrap_or(&own_port);
     // What connect/switchboard-outbox.json refers to as ${env:…}.
     let env = [
         ("OUTBOX_DATABASE_HOST", "127.0.0.1".to_owned()),

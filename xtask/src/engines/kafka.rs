@@ -21,12 +21,13 @@ pub fn prepare(stack: &Stack) -> Result<CommandLine> {
         ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
         ("log.dirs", data.display().to_string()),
     ];
-    if let Some(port) = overrides::link_of_kafka(&stack.settings.overrides) {
-        listeners += &format!(",LINK://127.0.0.1:{}", stack.ports.kafka_link());
-        advertised += &format!(",LINK://127.0.0.1:{port}");
-        let protocols = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,LINK:PLAINTEXT".to_owned();
-        added.push(("listener.security.protocol.map", protocols));
+    let mut protocols = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned();
+    for (name, index, port) in overrides::links_of_kafka(&stack.settings.overrides) {
+        listeners += &format!(",{name}://127.0.0.1:{}", stack.ports.kafka_link(index));
+        advertised += &format!(",{name}://127.0.0.1:{port}");
+        protocols += &format!(",{name}:PLAINTEXT");
     }
+    added.push(("listener.security.protocol.map", protocols));
     added.extend([("listeners", listeners), ("advertised.listeners", advertised)]);
     let properties = write_properties(layout, "deploy/kafka/server.properties", "kafka.properties", &added)?;
     let properties = properties.to_string_lossy().into_owned();

@@ -125,7 +125,7 @@ fn users_sql(layout: &Layout) -> Result<String> {
         let chaos = Secret::MysqlChaos.get(layout)?;
         statements.extend([
             format!("CREATE USER IF NOT EXISTS 'chaos'@'%' IDENTIFIED BY '{chaos}'"),
-            "GRANT SYSTEM_VARIABLES_ADMIN ON *.* TO 'chaos'@'%'".to_owned(),
+            "GRANT SYSTEM_VARIABLES_ADMIN, CREATE USER ON *.* TO 'chaos'@'%'".to_owned(),
             "GRANT INSERT ON mysql.plugin TO 'chaos'@'%'".to_owned(),
         ]);
     }
