@@ -53,7 +53,7 @@ const RIVAL_SESSIONS: u32 = 3;
 /// For a consumer to close before another one begins: librdkafka 2.3 may never come to the end of a close that meets a
 /// rebalance (its issue 4527).
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
-/// For the group to have forgotten a member that leaves.
+/// For the group to have forgotten a member that leaves, and then for the consumer to close.
 pub const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 const NO_BROKER: &str = "no broker is connected";
@@ -134,8 +134,8 @@ pub fn run(
             }
             // Closes: a member without a name of its own leaves the group, so that others need not wait for the session's end.
             ended => {
-                if within(CLOSE_LIMIT, move || drop(consumer)).is_none() {
-                    warn!(limit = ?CLOSE_LIMIT, "the consumer did not close in time, and is left behind");
+                if within(LEAVE_LIMIT, move || drop(consumer)).is_none() {
+                    warn!(limit = ?LEAVE_LIMIT, "the consumer did not close in time, and is left behind");
                 }
                 return ended;
             }
