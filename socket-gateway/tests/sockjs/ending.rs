@@ -1,5 +1,7 @@
 //! One receiver at a time, requests that are cut off, and sessions that nobody asks for.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     gateway::{DEADLINE, Gateway},
     http::Request,
@@ -126,6 +128,29 @@ async fn while_it_drains_each_session_is_told_and_new_ones_are_refused() {
     assert!(refused.body().await.contains("going away"));
     // Who polls has time to ask.
     assert_eq!(poll(&gateway, &path).await, "c[1001,\"draining\"]\n");
+    assert_eq!(gateway.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn those_who_are_told_to_go_are_spread_over_the_window() {
+    const WINDOW: Duration = Duration::from_secs(2);
+    let mut gateway = Gateway::with(&[("DRAIN__WINDOW", "2s")]).await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let mut stream = gateway.post(&format!("{}/xhr_streaming", gateway.session()), "").await;
+        stream.chunk().await.unwrap();
+        assert_eq!(stream.chunk().await.unwrap(), "o\n");
+        streams.push(stream);
+    }
+    gateway.terminate().await;
+    let told = streams.into_iter().map(|mut stream| async move {
+        assert_eq!(stream.chunk().await.unwrap(), "c[1001,\"draining\"]\n");
+        Instant::now()
+    });
+    let told = futures_util::future::join_all(told).await;
+    // That all of twenty draw the same half has a chance of one in 50,000.
+    let spread = *told.iter().max().unwrap() - *told.iter().min().unwrap();
+    assert!(spread > WINDOW / 2, "all within {spread:?}");
     assert_eq!(gateway.exit_code().await, Some(0));
 }
 
