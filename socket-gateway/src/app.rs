@@ -44,10 +44,9 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     lifecycle.spawn("keys", Arc::clone(&keys).run(draining.clone(), readiness.dependency("core-keys")));
     lifecycle.spawn("token", Arc::clone(&token).run(draining.clone(), readiness.dependency("core-token")));
 
-    let endpoints = Endpoints::new(&config.core, token)?;
+    let endpoints = Endpoints::new(&config.core, token, &metrics)?;
     let (core, calls) = Core::new(endpoints.clone(), &config.core, stop.clone());
-    let bounds = (config.core.sends_queued, config.core.sends_in_flight);
-    let (sends, streams) = Sends::new(&endpoints, bounds, &metrics, &readiness.dependency("core"));
+    let (sends, streams) = Sends::new(&endpoints, &config.core, &metrics, &readiness.dependency("core"));
 
     let shards = match config.hub.shards {
         0 => std::thread::available_parallelism().map_or(1, usize::from),

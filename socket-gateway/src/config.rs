@@ -61,6 +61,10 @@ Core {
     #[serde(with = "duration")]
     request_timeout: Duration,
     #[serde(with = "duration")]
+    open_timeout: Duration,
+    #[serde(with = "duration")]
+    breaker_time: Duration,
+    #[serde(with = "duration")]
     keep_alive_interval: Duration,
     #[serde(with = "duration")]
     keep_alive_timeout: Duration,
@@ -258,7 +262,7 @@ impl Validate for Config {
             return Err(format!("{key} must be above 0"));
         }
         let client_url = &self.sockjs.client_url;
-        let rules: [(bool, &str); 17] = [
+        let rules: [(bool, &str); 19] = [
             (
                 !self.gateway.id.is_empty() && self.gateway.id.chars().all(id_is_safe),
                 "gateway.id must be letters, digits, dashes and dots",
@@ -272,6 +276,11 @@ impl Validate for Config {
                 self.redis.response_timeout < self.registration.lease_ttl,
                 "redis.response_timeout must be under registration.lease_ttl",
             ),
+            (
+                self.core.open_timeout < self.core.request_timeout,
+                "core.open_timeout must be under core.request_timeout",
+            ),
+            (!self.core.breaker_time.is_zero(), "core.breaker_time must be above 0s"),
             (
                 self.core.request_timeout < self.hub.attach_timeout,
                 "hub.attach_timeout must be longer than core.request_timeout",
@@ -361,10 +370,12 @@ pub mod tests {
             ("SHUTDOWN__GRACE", "9s", ["shutdown.grace", "drain.window"]),
             ("HUB__REPLAY_BYTES", "128KiB", ["hub.replay_bytes", "core.log_page_bytes"]),
             ("CORE__REQUEST_TIMEOUT", "20s", ["hub.attach_timeout", "core.request_timeout"]),
+            ("CORE__OPEN_TIMEOUT", "5s", ["core.open_timeout", "core.request_timeout"]),
         ] {
             let message = load(&[(key, value)]).unwrap_err();
             assert!(names.iter().all(|name| message.contains(name)), "{message}");
         }
+        assert!(load(&[("CORE__BREAKER_TIME", "0s")]).unwrap_err().contains("core.breaker_time"));
         assert!(load(&[("CORE__BATCH", "0")]).unwrap_err().contains("core.batch"));
         assert!(load(&[("SOCKJS__HEARTBEAT", "0s")]).unwrap_err().contains("sockjs.heartbeat"));
         assert!(load(&[("SOCKJS__CLIENT_URL", "/x\"><script>")]).unwrap_err().contains("sockjs.client_url"));

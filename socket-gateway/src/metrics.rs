@@ -66,6 +66,8 @@ pub struct Metrics {
     pub incarnations: Counter,
     pub stream_entries: Counter,
     pub sends_in_flight: Gauge,
+    /// By the core's place in `core.endpoints`.
+    breaker_openings: Family<[(&'static str, usize); 1], Counter>,
     pub queued_bytes: Gauge<i64>,
     /// From the broker's append to the subscribers' queues.
     pub delivery_seconds: Histogram,
@@ -102,6 +104,7 @@ impl Metrics {
             incarnations: Counter::default(),
             stream_entries: Counter::default(),
             sends_in_flight: Gauge::<i64>::default(),
+            breaker_openings: Family::default(),
             queued_bytes: Gauge::default(),
             delivery_seconds: Histogram::new([0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]),
             hops,
@@ -144,6 +147,8 @@ impl Metrics {
         r.register("incarnations", "Incarnations taken", self.incarnations.clone());
         r.register("stream_entries", "Entries read from the stream", self.stream_entries.clone());
         r.register("sends_in_flight", "SENDs given to core and not answered", self.sends_in_flight.clone());
+        let help = "Times that a core did not answer and was not asked for a while, by its place in core.endpoints";
+        r.register("breaker_openings", help, self.breaker_openings.clone());
         let help = "From the broker's append to the subscribers' queues";
         r.register("delivery_seconds", help, self.delivery_seconds.clone());
         registry
@@ -180,6 +185,10 @@ impl Metrics {
 
     pub fn closed(&self, close_code: u16) {
         self.closes.get_or_create(&[("close_code", close_code)]).inc();
+    }
+
+    pub fn breaker_opened(&self, core: usize) {
+        self.breaker_openings.get_or_create(&[("core", core)]).inc();
     }
 
     pub fn dropped(&self, why: Dropped) {

@@ -16,6 +16,8 @@ mod serve;
 mod subscriptions;
 mod transactions;
 
+#[cfg(test)]
+pub use lane::{Lane, Submission};
 pub use lane::{Retry, Run};
 pub use machine::{Input, Machine, Output, Settings, Verified};
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Calls to core: what the hub reads (attaching, heads, states, the log), what sessions publish, and the stream of SENDs.
 //!
 //! Any core serves anything. Calls about a conversation go to one core by its hash, so that what core batches comes
-//! together; a call that gets no answer is tried once more on the next. All calls carry the gateway's service token.
+//! together; a call that gets no answer is tried once more on the next, and a core that is known to be silent comes last
+//! ([`breaker`]). All calls carry the gateway's service token.
 
 mod batch;
+mod breaker;
 mod endpoints;
 mod reads;
 mod sends;
@@ -12,3 +14,6 @@ pub use endpoints::Endpoints;
 pub use reads::Core;
 pub(crate) use reads::now;
 pub use sends::{Outbound, Sends};
+
+#[cfg(test)]
+mod tests;

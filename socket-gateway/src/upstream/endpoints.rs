@@ -9,20 +9,23 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::{config, refusal::Refusal};
+use super::breaker::Breakers;
+use crate::{config, metrics::Metrics, refusal::Refusal};
 
 /// Connections are made when they are needed, and again after they broke. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Endpoints {
     channels: Arc<[Channel]>,
+    breakers: Arc<Breakers>,
     token: Arc<ServiceToken>,
     timeout: Duration,
 }
 
 impl Endpoints {
-    pub fn new(config: &config::Core, token: Arc<ServiceToken>) -> anyhow::Result<Self> {
+    pub fn new(config: &config::Core, token: Arc<ServiceToken>, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
         let channels = config.endpoints.iter().map(|url| connect(url, config)).collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Self { channels: channels.into(), token, timeout: config.request_timeout })
+        let breakers = Arc::new(Breakers::new(config, metrics));
+        Ok(Self { channels: channels.into(), breakers, token, timeout: config.request_timeout })
     }
 
     pub fn count(&self) -> usize {
@@ -30,7 +33,11 @@ impl Endpoints {
     }
 
     pub fn channel(&self, core: usize) -> Channel {
-        self.channels[core % self.channels.len()].clone()
+        self.channels[core].clone()
+    }
+
+    pub fn breakers(&self) -> &Arc<Breakers> {
+        &self.breakers
     }
 
     /// The message with the gateway's token.
@@ -42,30 +49,51 @@ impl Endpoints {
         Ok(request)
     }
 
-    /// Calls a core, and the next one if that does not answer in time.
+    /// Calls a core, and the next one if that does not answer in time. Cores whose breakers are open come last.
     pub async fn call<M, A, F, C>(&self, first: usize, message: M, call: C) -> Result<A, Refusal>
     where
         M: Clone,
         F: Future<Output = Result<tonic::Response<A>, Status>>,
         C: Fn(Channel, Request<M>) -> F,
     {
-        let tries = self.channels.len().min(2);
+        let count = self.count();
+        let mut cores: Vec<usize> = (first..first + count).map(|core| core % count).collect();
         let mut last = Refusal::unavailable("no core was asked");
-        for core in first..first + tries {
+        for _ in 0..count.min(2) {
             let request = self.request(message.clone())?;
-            match tokio::time::timeout(self.timeout, call(self.channel(core), request)).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) => {
-                    tracing::debug!(core, %status, "a call to core failed");
-                    last = Refusal::from(status);
-                }
-                Err(_) => last = Refusal::unavailable("the service behind the gateway did not answer in time"),
+            let core = cores.remove(self.breakers.choose(&cores));
+            match self.ask(core, call(self.channel(core), request)).await {
+                Ok(answer) => return Ok(answer),
+                Err(refusal) => last = refusal,
             }
             if !last.code.is_retryable() {
                 break;
             }
         }
         Err(last)
+    }
+
+    /// Waits for a core's answer, and tells its breaker.
+    pub async fn ask<A>(
+        &self,
+        core: usize,
+        call: impl Future<Output = Result<tonic::Response<A>, Status>>,
+    ) -> Result<A, Refusal> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(Ok(answer)) => {
+                self.breakers.answered(core);
+                Ok(answer.into_inner())
+            }
+            Ok(Err(status)) => {
+                tracing::debug!(core, %status, "a call to core failed");
+                self.breakers.failed(core, &status);
+                Err(status.into())
+            }
+            Err(_) => {
+                self.breakers.timed_out(core);
+                Err(Refusal::unavailable("the service behind the gateway did not answer in time"))
+            }
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The streams of SENDs: one to each core, pipelined.
 //!
 //! A SEND goes through a core's queue into its stream and is matched with its answer by `request_no`. When the stream
-//! breaks, everything in flight there fails as unavailable at once, and so does what comes while it is down: the
-//! sessions' lanes decide when and where it is sent again. That is the breaker: a core that is away costs nobody a wait.
+//! breaks, everything in flight there fails as unavailable at once, and so does what comes while it is down, or while the
+//! core's breaker is open and another's is not: the sessions' lanes decide when and where it is sent again. A core that is
+//! away or silent costs nobody a wait, once that is known: a stream that is open and silent breaks with the connection's
+//! keep-alive, and one that is being opened may take `core.open_timeout` before what is queued fails.
 
 use std::{
     collections::HashMap,
@@ -24,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::{info, warn};
 
-use super::Endpoints;
+use super::{Endpoints, breaker::Breakers};
 use crate::{
+    config,
     hub::spread,
     metrics::Metrics,
     refusal::Refusal,
@@ -62,7 +65,11 @@ impl Outbound {
 #[derive(Clone, Debug)]
 pub struct Sends {
     queues: Arc<[mpsc::Sender<Outbound>]>,
+    breakers: Arc<Breakers>,
 }
+
+/// The two ends of a stream that is open.
+type Opened = (mpsc::Sender<CreateMessageRequest>, Streaming<CreateMessageResult>);
 
 /// One core's stream.
 pub struct Stream {
@@ -70,6 +77,8 @@ pub struct Stream {
     queue: mpsc::Receiver<Outbound>,
     endpoints: Endpoints,
     in_flight: usize,
+    open_timeout: Duration,
+    backoff_max: Duration,
     metrics: Arc<Metrics>,
     /// How many cores' streams are up; shared.
     up: Arc<AtomicUsize>,
@@ -77,22 +86,25 @@ pub struct Stream {
 }
 
 impl Sends {
-    /// The handle, and a stream for each core; `queued` and `in_flight` are bounds for each.
+    /// The handle, and a stream for each core.
     pub fn new(
         endpoints: &Endpoints,
-        (queued, in_flight): (usize, usize),
+        config: &config::Core,
         metrics: &Arc<Metrics>,
         dependency: &Dependency,
     ) -> (Self, Vec<Stream>) {
         let up = Arc::new(AtomicUsize::new(0));
         let (queues, streams) = (0..endpoints.count())
             .map(|core| {
-                let (sender, queue) = mpsc::channel(queued);
+                let (sender, queue) = mpsc::channel(config.sends_queued);
                 let stream = Stream {
                     core,
                     queue,
                     endpoints: endpoints.clone(),
-                    in_flight,
+                    in_flight: config.sends_in_flight,
+                    open_timeout: config.open_timeout,
+                    // Not longer than the breaker is open: the next try is an opening, and no call that would wait.
+                    backoff_max: config.breaker_time,
                     metrics: Arc::clone(metrics),
                     up: Arc::clone(&up),
                     dependency: dependency.clone(),
@@ -100,13 +112,13 @@ impl Sends {
                 (sender, stream)
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
-        (Self { queues: queues.into() }, streams)
+        (Self { queues: queues.into(), breakers: Arc::clone(endpoints.breakers()) }, streams)
     }
 
     /// Puts a SEND on its way; `core` counts from the conversation's own. A full queue is a failure like any other.
     pub fn submit(&self, core: usize, outbound: Outbound) {
         let index = (spread(outbound.conversation, self.queues.len()) + core) % self.queues.len();
-        if outbound.run.is_broken() {
+        if outbound.run.is_broken() || self.breakers.holds_back(index) {
             return outbound.fail();
         }
         if let Err(refused) = self.queues[index].try_send(outbound) {
@@ -118,11 +130,11 @@ impl Sends {
 impl Stream {
     /// Keeps the stream up until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let mut backoff = Backoff::new(Duration::from_millis(50), self.backoff_max);
         loop {
             let opened = tokio::select! {
                 () = stop.cancelled() => return,
-                opened = Self::open(&self.endpoints, self.core, self.in_flight) => opened,
+                opened = self.open() => opened,
             };
             match opened {
                 Ok((requests, answers)) => {
@@ -144,30 +156,25 @@ impl Stream {
                 Err(_) => {}
             }
             let wait = tokio::time::sleep(backoff.next_delay());
-            tokio::pin!(wait);
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = &mut wait => break,
-                    Some(outbound) = self.queue.recv() => outbound.fail(),
-                }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = fail_all(&mut self.queue, wait) => {}
             }
         }
     }
 
-    async fn open(
-        endpoints: &Endpoints,
-        core: usize,
-        in_flight: usize,
-    ) -> Result<(mpsc::Sender<CreateMessageRequest>, Streaming<CreateMessageResult>), Refusal> {
-        let (sender, receiver) = mpsc::channel(in_flight);
-        let request = endpoints.request(ReceiverStream::new(receiver))?;
-        let mut client = MessageServiceClient::new(endpoints.channel(core));
-        let answers = client.stream_create_messages(request).await.map_err(|status| {
-            tracing::debug!(core, %status, "the stream of messages could not be opened");
-            Refusal::from(status)
-        })?;
-        Ok((sender, answers.into_inner()))
+    /// What is queued waits for an opening that is quick, as the first one is, and not for a core that was silent.
+    async fn open(&mut self) -> Result<Opened, Refusal> {
+        let breakers = Arc::clone(self.endpoints.breakers());
+        let opening = open(self.endpoints.clone(), self.core, self.in_flight);
+        tokio::pin!(opening);
+        if breakers.is_closed(self.core)
+            && let Ok(opened) = tokio::time::timeout(self.open_timeout, &mut opening).await
+        {
+            return opened;
+        }
+        breakers.waiting(self.core);
+        fail_all(&mut self.queue, opening).await
     }
 
     /// Moves SENDs and answers until the stream ends; what is in flight then has failed. Says why it ended.
@@ -186,13 +193,17 @@ impl Stream {
                 () = stop.cancelled() => break "the gateway stops".to_owned(),
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) => {
+                        self.endpoints.breakers().answered(self.core);
                         if let Some(outbound) = waiting.remove(&answer.request_no) {
                             self.metrics.sends_in_flight.dec();
                             outbound.settle(outcome(answer));
                         }
                     }
                     Ok(None) => break "core ended it".to_owned(),
-                    Err(status) => break status.to_string(),
+                    Err(status) => {
+                        self.endpoints.breakers().failed(self.core, &status);
+                        break status.to_string();
+                    }
                 },
                 Some(mut outbound) = self.queue.recv(), if waiting.len() < self.in_flight => {
                     // One before it failed in an earlier life of the stream, or in this one: sent now, it would overtake.
@@ -219,6 +230,25 @@ impl Stream {
     }
 }
 
+async fn open(endpoints: Endpoints, core: usize, in_flight: usize) -> Result<Opened, Refusal> {
+    let (sender, receiver) = mpsc::channel(in_flight);
+    let request = endpoints.request(ReceiverStream::new(receiver))?;
+    let mut client = MessageServiceClient::new(endpoints.channel(core));
+    let answers = endpoints.ask(core, client.stream_create_messages(request)).await?;
+    Ok((sender, answers))
+}
+
+/// What is queued, and what comes, has failed, `until` that is ready.
+async fn fail_all<T>(queue: &mut mpsc::Receiver<Outbound>, until: impl Future<Output = T>) -> T {
+    tokio::pin!(until);
+    loop {
+        tokio::select! {
+            done = &mut until => return done,
+            Some(outbound) = queue.recv() => outbound.fail(),
+        }
+    }
+}
+
 fn outcome(answer: CreateMessageResult) -> Result<CreateMessageResponse, Refusal> {
     match answer.result {
         Some(create_message_result::Result::Created(created)) => Ok(created),
@@ -234,7 +264,9 @@ mod tests {
     #[test]
     fn what_is_behind_a_failed_send_is_failed_too_until_the_lane_sends_all_again() {
         let (sender, mut queue) = mpsc::channel(1);
-        let sends = Sends { queues: [sender].into() };
+        let config = config::tests::load(&[]).unwrap().core;
+        let breakers = Breakers::new(&config, &Arc::new(Metrics::new(chassis::hops::HopRing::new(0))));
+        let sends = Sends { queues: [sender].into(), breakers: Arc::new(breakers) };
         let outgoing = crate::session::outgoing_tests::queue(1 << 10, 1);
         let submit = |run: &Run, no| {
             let (request, outgoing) = (CreateMessageRequest::default(), Arc::clone(&outgoing));

@@ -17,11 +17,11 @@ fn shard() -> Shard {
     let mut config = config::tests::load(&[]).unwrap();
     config.hub.linger = Duration::ZERO;
     let token = Arc::new(ServiceToken::new(Vec::new(), "gateway", Secret::new("secret")));
-    let endpoints = Endpoints::new(&config.core, token).unwrap();
+    let metrics = Arc::new(Metrics::new(chassis::hops::HopRing::new(0)));
+    let endpoints = Endpoints::new(&config.core, token, &metrics).unwrap();
     let (core, _) = Core::new(endpoints, &config.core, CancellationToken::new());
     let budget = Budget::new(config.hub.replay_bytes, config.core.log_page_bytes);
     let backend = Backend { interest: Interest::nowhere(), core, budget };
-    let metrics = Arc::new(Metrics::new(chassis::hops::HopRing::new(0)));
     Shard::new(conversation::Limits::from(&config), Timing::from(&config.hub), backend, metrics)
 }
 
