@@ -17,7 +17,10 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use tracing::debug;
 
 use self::lease::Lease;
@@ -36,6 +39,9 @@ pub(crate) const TRIES: u32 = 3;
 /// that is 4096 a core, of the 16382 that a server keeps by default (`max_prepared_stmt_count`).
 const STATEMENT_CACHE: usize = 128;
 
+/// One in so many sessions of the pool may wait for a row that is locked, where others can be answered meanwhile.
+const SESSIONS_PER_LOCK_WAIT: u32 = 4;
+
 /// The sessions. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Db {
@@ -46,6 +52,7 @@ pub struct Db {
     acquire_timeout: Duration,
     session_timeout: Duration,
     response_timeout: Duration,
+    lock_waits: Arc<Semaphore>,
 }
 
 impl Db {
@@ -87,8 +94,10 @@ impl Db {
                 Box::pin(async move { set(connection, &settings).await })
             })
             .connect_lazy_with(options.clone());
+        let lock_waits = (config.max_connections / SESSIONS_PER_LOCK_WAIT).max(1);
         let config::MySql { acquire_timeout, session_timeout, response_timeout, .. } = *config;
-        Ok(Self { pool, options, settings, acquire_timeout, session_timeout, response_timeout })
+        let lock_waits = Arc::new(Semaphore::new(lock_waits as usize));
+        Ok(Self { pool, options, settings, acquire_timeout, session_timeout, response_timeout, lock_waits })
     }
 
     /// A session outside of the pool, for somebody who runs one transaction after the other.
@@ -108,6 +117,11 @@ impl Db {
     /// A session of the pool.
     async fn lease(&self) -> Result<Lease, sqlx::Error> {
         Ok(Lease::new(self.pool.acquire().await?, self.response_timeout))
+    }
+
+    /// Leave to wait for a row that is locked: those who do must not take all sessions from those who needn't.
+    pub async fn lock_wait(&self) -> SemaphorePermit<'_> {
+        self.lock_waits.acquire().await.expect("it is never closed")
     }
 
     /// A session that is nobody's but the caller's.

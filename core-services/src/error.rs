@@ -91,6 +91,11 @@ pub fn is_deadlock(error: &sqlx::Error) -> bool {
     mysql_number(error) == 1213
 }
 
+/// Somebody holds a row: at once (3572), for the time of the statement (3024, `MAX_EXECUTION_TIME`) or of the session.
+pub fn is_locked(error: &sqlx::Error) -> bool {
+    matches!(mysql_number(error), 3572 | 3024) || is_contention(error)
+}
+
 /// The same request may succeed later: contention, or a server that is away, stopping, read-only or overloaded.
 pub fn is_passing(error: &sqlx::Error) -> bool {
     use sqlx::Error as E;

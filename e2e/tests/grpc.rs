@@ -210,7 +210,7 @@ async fn a_user_may_not_do_what_services_do() -> Result<()> {
     let request = RegisterConnectionRequest { connection: Some(Connection::default()) };
     let refused = core.connections().register_connection(request).await.unwrap_err();
     assert_eq!((refused.code(), code_of(&refused)), (tonic::Code::PermissionDenied, "forbidden"));
-    let request = proto::rpc::v1::ReadHeadsRequest { conversation_ids: vec![1] };
+    let request = proto::rpc::v1::ReadHeadsRequest { conversation_ids: vec![1], ..Default::default() };
     let refused = core.gateways().read_heads(request).await.unwrap_err();
     assert_eq!((refused.code(), code_of(&refused)), (tonic::Code::PermissionDenied, "forbidden"));
     Ok(())

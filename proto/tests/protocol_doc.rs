@@ -6,7 +6,7 @@ use prost_types::FileDescriptorSet;
 use proto::{
     Code, EventType, GatewayRef, Keys, Scope, claims,
     event::Tier,
-    rpc::{CODE_METADATA, DESCRIPTORS},
+    rpc::{CODE_METADATA, DESCRIPTORS, v1::LockedRows},
     stream_entry::field,
     topics::{self, header},
 };
@@ -62,6 +62,16 @@ fn tiers_of_a_resume_are_documented() {
         Tier::Log => "log",
     };
     assert_documented("STOMP", [Tier::Live, Tier::Ring, Tier::Log].map(name));
+}
+
+#[test]
+fn what_becomes_of_locked_rows_is_documented() {
+    // Exhaustive on purpose, as above.
+    let name = |locked: LockedRows| match locked {
+        LockedRows::Unspecified | LockedRows::Wait | LockedRows::Skip => locked.as_str_name(),
+    };
+    assert_documented("gRPC", [LockedRows::Unspecified, LockedRows::Wait, LockedRows::Skip].map(name));
+    assert_documented("gRPC", ["locked", "locked_conversation_ids", "locked_user_ids", "head_locked"]);
 }
 
 #[test]

@@ -7,12 +7,16 @@
 mod batch;
 mod breaker;
 mod endpoints;
+mod lanes;
 mod reads;
 mod sends;
 
 pub use endpoints::Endpoints;
-pub use reads::Core;
+pub use lanes::Lane;
 pub(crate) use reads::now;
+#[cfg(test)]
+pub(crate) use reads::tests as reads_tests;
+pub use reads::{Core, Heads};
 pub use sends::{Outbound, Sends};
 
 #[cfg(test)]

@@ -4,14 +4,21 @@
 //! where live delivery begins therefore waits for the conversation's row lock (`FOR SHARE`): who gets it sees every
 //! commit of that conversation that was routed before. `FORCE INDEX (PRIMARY)`: a small table would be scanned, and the
 //! rows of others waited for.
+//!
+//! Somebody may hold a row for seconds. So what is free is read first, and the rest row by row (see [`locked`]): a row
+//! that stays locked is said to be, and costs only those who ask for it.
 
-use std::collections::{BTreeSet, HashMap};
+mod locked;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chassis::seeded::{self, Bug};
 use proto::{ConversationId, UserId};
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, Row as _, mysql::MySqlRow};
+use sqlx::{AssertSqlSafe, Row as _};
+use tokio::time::Instant;
 
+use self::locked::each_alone;
 use super::{
     Conversation, Kind,
     store::{COLUMNS, from_row, not_found},
@@ -19,12 +26,67 @@ use super::{
 };
 use crate::{
     db::{Db, placeholders},
-    error::{Refusal, Result},
+    error::{Refusal, Result, is_deadlock},
     message::{self, Message},
 };
 
 /// Rows of one statement with an IN list.
 const CHUNK: usize = 500;
+
+/// What becomes of rows that a transaction holds just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Waited for, all together; no wait begins later than this.
+    Until(Instant),
+    /// Not waited for. What does not exist is said to be locked, too: only a read that waits can tell them apart.
+    Skip,
+}
+
+impl Held {
+    /// Waited for, as long as one call may (see [`locked::WAIT`]).
+    pub fn wait() -> Self {
+        Self::Until(Instant::now() + locked::WAIT)
+    }
+}
+
+/// What a locking read found.
+#[derive(Clone, Debug)]
+pub enum Found<T> {
+    Row(T),
+    Nothing,
+    /// Somebody holds the row.
+    Locked,
+}
+
+impl<T> Found<T> {
+    /// The row, if there is one; refuses one that is locked, as what may be tried again.
+    pub fn unlocked(self) -> Result<Option<T>> {
+        match self {
+            Found::Row(row) => Ok(Some(row)),
+            Found::Nothing => Ok(None),
+            Found::Locked => Err(busy().into()),
+        }
+    }
+}
+
+/// Why a row that somebody holds is not read.
+pub fn busy() -> Refusal {
+    Refusal::unavailable("a change is under way there; try again")
+}
+
+/// Rows of locking reads by id, and the ids that are locked. What does not exist is in neither.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    pub of: BTreeMap<i64, i64>,
+    pub locked: BTreeSet<i64>,
+}
+
+impl Numbers {
+    /// Refuses when any is locked.
+    pub fn unlocked(self) -> Result<BTreeMap<i64, i64>> {
+        if self.locked.is_empty() { Ok(self.of) } else { Err(busy().into()) }
+    }
+}
 
 /// What somebody may see of a conversation, and its head, read together under the lock.
 #[derive(Clone, Debug)]
@@ -57,7 +119,8 @@ pub struct Membership {
     pub role: String,
     pub joined_seq: i64,
     pub joined_user_seq: i64,
-    pub head: i64,
+    /// None: somebody holds the conversation's row.
+    pub head: Option<i64>,
     pub read_seq: i64,
 }
 
@@ -111,7 +174,7 @@ pub async fn access_of(db: &Db, user: UserId, conversation: ConversationId) -> R
 
 /// Access of each pair by plain reads; `None` where there is no such conversation. The head may be a moment old.
 pub async fn access_plain(db: &Db, pairs: &[(UserId, ConversationId)]) -> Result<Vec<Option<Access>>> {
-    let mut found = Found::new();
+    let mut found = Rows::new();
     for chunk in pairs.chunks(CHUNK) {
         let ids: Vec<i64> = chunk.iter().map(|(_, conversation)| conversation.0).collect();
         let of_chunk: Vec<(i64, i64)> = chunk.iter().map(|(user, conversation)| (conversation.0, user.0)).collect();
@@ -120,30 +183,47 @@ pub async fn access_plain(db: &Db, pairs: &[(UserId, ConversationId)]) -> Result
     Ok(pick(&found, pairs))
 }
 
-/// Access of each pair by locking reads; `None` where there is no such conversation.
-pub async fn access(db: &Db, pairs: &[(UserId, ConversationId)]) -> Result<Vec<Option<Access>>> {
-    let ids: BTreeSet<i64> = pairs.iter().map(|(_, conversation)| conversation.0).collect();
-    let ids: Vec<i64> = ids.into_iter().collect();
-    let mut found = Found::new();
-    for chunk in ids.chunks(CHUNK) {
-        let of_chunk: Vec<(i64, i64)> = pairs
-            .iter()
-            .filter(|(_, conversation)| chunk.binary_search(&conversation.0).is_ok())
-            .map(|(user, conversation)| (conversation.0, user.0))
-            .collect();
-        read_access(db, chunk, &of_chunk, Lock::ShareSkipLocked, &mut found).await?;
-        for id in chunk {
-            // Locked by a writer just now, or not there: asked alone, and waited for.
-            if !found.contains_key(id) {
-                let own: Vec<_> = of_chunk.iter().filter(|(conversation, _)| conversation == id).copied().collect();
-                read_access(db, &[*id], &own, Lock::Share, &mut found).await?;
-            }
-        }
+/// Access of each pair by locking reads.
+pub async fn access(db: &Db, pairs: &[(UserId, ConversationId)], held: Held) -> Result<Vec<Found<Access>>> {
+    let mut of_conversation: BTreeMap<i64, Vec<(i64, i64)>> = BTreeMap::new();
+    for (user, conversation) in pairs {
+        of_conversation.entry(conversation.0).or_default().push((conversation.0, user.0));
     }
-    Ok(pick(&found, pairs))
+    let ids: Vec<i64> = of_conversation.keys().copied().collect();
+    let mut found = Rows::new();
+    for chunk in ids.chunks(CHUNK) {
+        let of_chunk: Vec<(i64, i64)> = chunk.iter().flat_map(|id| &of_conversation[id]).copied().collect();
+        read_access(db, chunk, &of_chunk, Lock::ShareSkipLocked, &mut found).await?;
+    }
+    // Locked by a writer just now, or not there.
+    let missed: Vec<i64> = ids.into_iter().filter(|id| !found.contains_key(id)).collect();
+    let locked = match held {
+        Held::Skip => missed.into_iter().collect(),
+        Held::Until(until) => {
+            let alone = |id: i64, lock: Lock| {
+                let own = &of_conversation[&id];
+                async move {
+                    let mut found = Rows::new();
+                    read_access(db, &[id], own, lock, &mut found).await?;
+                    Ok(found)
+                }
+            };
+            let (rows, locked) = each_alone(db, missed, until, alone).await?;
+            found.extend(rows.into_iter().flatten());
+            locked
+        }
+    };
+    let accesses = pick(&found, pairs).into_iter().zip(pairs);
+    Ok(accesses
+        .map(|(access, (_, conversation))| match access {
+            Some(access) => Found::Row(access),
+            None if locked.contains(&conversation.0) => Found::Locked,
+            None => Found::Nothing,
+        })
+        .collect())
 }
 
-fn pick(found: &Found, pairs: &[(UserId, ConversationId)]) -> Vec<Option<Access>> {
+fn pick(found: &Rows, pairs: &[(UserId, ConversationId)]) -> Vec<Option<Access>> {
     let one = |(user, conversation): &(UserId, ConversationId)| {
         let (kind, head, memberships) = found.get(&conversation.0)?;
         let memberships = memberships.get(&user.0).cloned().unwrap_or_default();
@@ -156,8 +236,10 @@ fn pick(found: &Found, pairs: &[(UserId, ConversationId)]) -> Vec<Option<Access>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lock {
     None,
-    /// Waits for writers.
+    /// Waits for writers, for [`locked::WAIT`].
     Share,
+    /// Fails when a writer holds one.
+    ShareNoWait,
     /// Leaves out what a writer holds.
     ShareSkipLocked,
 }
@@ -168,17 +250,28 @@ impl Lock {
             Lock::None => "",
             _ if seeded::on(Bug::PlainRead) => "",
             Lock::Share => "FOR SHARE",
+            Lock::ShareNoWait => "FOR SHARE NOWAIT",
             Lock::ShareSkipLocked => "FOR SHARE SKIP LOCKED",
+        }
+    }
+
+    /// Behind SELECT: the server's own limit is in whole seconds, and for all statements of a session.
+    fn hint(self) -> String {
+        match self {
+            Lock::Share => format!("/*+ MAX_EXECUTION_TIME({}) */", locked::WAIT.as_millis()),
+            _ => String::new(),
         }
     }
 }
 
-type Found = HashMap<i64, (Kind, i64, HashMap<i64, Vec<Interval>>)>;
+/// By conversation: kind, head, and intervals of each user.
+type Rows = HashMap<i64, (Kind, i64, HashMap<i64, Vec<Interval>>)>;
 
 /// Heads, under the lock if any, and the memberships of `pairs` (conversation, user) before it is given back.
-async fn read_access(db: &Db, ids: &[i64], pairs: &[(i64, i64)], lock: Lock, found: &mut Found) -> Result<()> {
+async fn read_access(db: &Db, ids: &[i64], pairs: &[(i64, i64)], lock: Lock, found: &mut Rows) -> Result<()> {
     let heads = format!(
-        "SELECT id, kind, last_seq FROM conversations FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id {}",
+        "SELECT {} id, kind, last_seq FROM conversations FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id {}",
+        lock.hint(),
         placeholders(ids.len(), 1),
         lock.clause()
     );
@@ -189,7 +282,8 @@ async fn read_access(db: &Db, ids: &[i64], pairs: &[(i64, i64)], lock: Lock, fou
     );
     let (ids, pairs) = (ids.to_vec(), pairs.to_vec());
     let (heads, members) = db
-        .transact("read access", |tx| {
+        // What waited in vain is not tried again here: the caller has a limit for all.
+        .transact_again_if(is_deadlock, "read access", |tx| {
             let (ids, pairs, heads, members) = (ids.clone(), pairs.clone(), heads.clone(), members.clone());
             Box::pin(async move {
                 let mut heads = sqlx::query(AssertSqlSafe(heads));
@@ -219,26 +313,36 @@ async fn read_access(db: &Db, ids: &[i64], pairs: &[(i64, i64)], lock: Lock, fou
     Ok(())
 }
 
-/// Heads by locking reads; conversations that do not exist are left out.
-pub async fn heads(db: &Db, ids: &[ConversationId]) -> Result<Vec<(ConversationId, i64)>> {
-    let ids: BTreeSet<i64> = ids.iter().map(|id| id.0).collect();
-    let ids: Vec<i64> = ids.into_iter().collect();
-    let mut heads = Vec::with_capacity(ids.len());
+/// Heads by locking reads.
+pub async fn heads(db: &Db, ids: &[ConversationId], held: Held) -> Result<Numbers> {
+    numbers(db, "last_seq FROM conversations", ids.iter().map(|id| id.0), held).await
+}
+
+/// A number of each row by locking reads: `what` names column and table.
+async fn numbers(db: &Db, what: &str, ids: impl Iterator<Item = i64>, held: Held) -> Result<Numbers> {
+    let ids: Vec<i64> = ids.collect::<BTreeSet<i64>>().into_iter().collect();
+    let mut of = BTreeMap::new();
     for chunk in ids.chunks(CHUNK) {
-        let start = heads.len();
-        read_heads(db, chunk, Lock::ShareSkipLocked, &mut heads).await?;
-        let got: BTreeSet<i64> = heads[start..].iter().map(|(id, _)| id.0).collect();
-        for id in chunk.iter().filter(|id| !got.contains(id)) {
-            read_heads(db, &[*id], Lock::Share, &mut heads).await?;
-        }
+        of.extend(read_numbers(db, what, chunk, Lock::ShareSkipLocked).await?);
     }
-    Ok(heads)
+    let missed: Vec<i64> = ids.into_iter().filter(|id| !of.contains_key(id)).collect();
+    let locked = match held {
+        Held::Skip => missed.into_iter().collect(),
+        Held::Until(until) => {
+            let alone = |id: i64, lock: Lock| async move { read_numbers(db, what, &[id], lock).await };
+            let (rows, locked) = each_alone(db, missed, until, alone).await?;
+            of.extend(rows.into_iter().flatten());
+            locked
+        }
+    };
+    Ok(Numbers { of, locked })
 }
 
 /// A statement on its own is a transaction: the lock ends with it.
-async fn read_heads(db: &Db, ids: &[i64], lock: Lock, heads: &mut Vec<(ConversationId, i64)>) -> Result<()> {
+async fn read_numbers(db: &Db, what: &str, ids: &[i64], lock: Lock) -> Result<Vec<(i64, i64)>> {
     let query = format!(
-        "SELECT id, last_seq FROM conversations FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id {}",
+        "SELECT {} id, {what} FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id {}",
+        lock.hint(),
         placeholders(ids.len(), 1),
         lock.clause()
     );
@@ -246,67 +350,71 @@ async fn read_heads(db: &Db, ids: &[i64], lock: Lock, heads: &mut Vec<(Conversat
     for id in ids {
         query = query.bind(*id);
     }
-    let rows = query.fetch_all(db).await?;
-    heads.extend(rows.iter().map(|row| (ConversationId(row.get(0)), row.get::<i64, _>(1))));
-    Ok(())
+    Ok(query.fetch_all(db).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Each user's `user_seq` under a shared lock of its own, the memberships after it, the heads after those. So the
-/// memberships are at least as new as the `user_seq`. Users who do not exist are left out. `known`: who wants the
-/// memberships that have come and gone since that `user_seq` too.
-pub async fn user_states(db: &Db, users: &[UserId], known: &HashMap<UserId, i64>) -> Result<Vec<UserState>> {
-    let mut states = Vec::with_capacity(users.len());
-    for chunk in users.chunks(CHUNK) {
-        let marks = placeholders(chunk.len(), 1);
-        let seqs = format!(
-            "SELECT id, user_seq FROM users FORCE INDEX (PRIMARY) WHERE id IN ({marks}) ORDER BY id {}",
-            Lock::Share.clause()
-        );
+/// memberships are at least as new as the `user_seq`. Users who do not exist are left out, those whose row is locked are
+/// named. `known`: who wants the memberships that have come and gone since that `user_seq` too. `held` is for the users'
+/// rows, `held_heads` for the conversations'.
+pub async fn user_states(
+    db: &Db,
+    users: &[UserId],
+    known: &HashMap<UserId, i64>,
+    held: Held,
+    held_heads: Held,
+) -> Result<(Vec<UserState>, Vec<UserId>)> {
+    let (mut states, mut locked) = (Vec::with_capacity(users.len()), Vec::new());
+    let seqs = numbers(db, "user_seq FROM users", users.iter().map(|user| user.0), held).await?;
+    locked.extend(seqs.locked.into_iter().map(UserId));
+    let seqs: Vec<(i64, i64)> = seqs.of.into_iter().collect();
+    for seqs in seqs.chunks(CHUNK) {
+        let marks = placeholders(seqs.len(), 1);
         let members = format!(
             "SELECT m.user_id, m.conversation_id, c.kind, m.role, m.joined_seq, m.joined_user_seq, COALESCE(a.read_seq, 0)
              FROM conversation_members m JOIN conversations c ON c.id = m.conversation_id
              LEFT JOIN message_acks a ON a.user_id = m.user_id AND a.conversation_id = m.conversation_id
              WHERE m.user_id IN ({marks}) AND m.left_seq IS NULL ORDER BY m.user_id, m.conversation_id"
         );
-        let (mut seqs, mut members) = (sqlx::query(AssertSqlSafe(seqs)), sqlx::query(AssertSqlSafe(members)));
-        for user in chunk {
-            seqs = seqs.bind(user.0);
-            members = members.bind(user.0);
+        let mut members = sqlx::query(AssertSqlSafe(members));
+        for (user, _) in seqs {
+            members = members.bind(*user);
         }
-        let seqs = seqs.fetch_all(db).await?;
         let members = members.fetch_all(db).await?;
         // Behind the others: what ends in between is in both, and not in neither.
-        let mut ended = ended_since(db, &seqs, known).await?;
+        let mut ended = ended_since(db, seqs, known).await?;
         let conversations: Vec<_> = members.iter().map(|row| ConversationId(row.get(1))).collect();
-        let heads: HashMap<_, _> = heads(db, &conversations).await?.into_iter().collect();
+        let heads = heads(db, &conversations, held_heads).await?;
         let mut of_user: HashMap<i64, Vec<Membership>> = HashMap::new();
         for row in &members {
             let conversation = ConversationId(row.get(1));
-            let Some(head) = heads.get(&conversation) else { continue };
+            let head = heads.of.get(&conversation.0).copied();
+            if head.is_none() && !heads.locked.contains(&conversation.0) {
+                continue;
+            }
             of_user.entry(row.get(0)).or_default().push(Membership {
                 conversation,
                 kind: Kind::parse(row.get(2))?,
                 role: row.get(3),
                 joined_seq: row.get(4),
                 joined_user_seq: row.get(5),
-                head: *head,
+                head,
                 read_seq: row.get(6),
             });
         }
-        states.extend(seqs.iter().map(|row| UserState {
-            user: UserId(row.get(0)),
-            user_seq: row.get(1),
-            memberships: of_user.remove(&row.get::<i64, _>(0)).unwrap_or_default(),
-            ended: ended.remove(&row.get::<i64, _>(0)).unwrap_or_default(),
+        states.extend(seqs.iter().map(|(user, user_seq)| UserState {
+            user: UserId(*user),
+            user_seq: *user_seq,
+            memberships: of_user.remove(user).unwrap_or_default(),
+            ended: ended.remove(user).unwrap_or_default(),
         }));
     }
-    Ok(states)
+    Ok((states, locked))
 }
 
-/// By user; `seqs` are rows of id and `user_seq`: who has the known one has nothing to be read.
-async fn ended_since(db: &Db, seqs: &[MySqlRow], known: &HashMap<UserId, i64>) -> Result<HashMap<i64, Vec<Ended>>> {
-    let behind = seqs.iter().filter_map(|row| {
-        let (user, user_seq): (i64, i64) = (row.get(0), row.get(1));
+/// By user; `seqs` are id and `user_seq`: who has the known one has nothing to be read.
+async fn ended_since(db: &Db, seqs: &[(i64, i64)], known: &HashMap<UserId, i64>) -> Result<HashMap<i64, Vec<Ended>>> {
+    let behind = seqs.iter().filter_map(|&(user, user_seq)| {
         let known = *known.get(&UserId(user))?;
         (known < user_seq).then_some((user, known))
     });

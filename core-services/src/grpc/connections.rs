@@ -18,7 +18,7 @@ use super::{caller, timestamp_ms};
 use crate::{
     app::App,
     connection::Connection,
-    conversation::read,
+    conversation::read::{self, Held},
     error::{Refusal, Result as Refusable, refuse},
 };
 
@@ -45,19 +45,26 @@ impl ConnectionManager for Connections {
             refuse(Code::TooManyConnections, format!("user {user} has {limit} connections, the most allowed"))?;
         }
         // Registered first, read after: what changes in between is told to the connection.
-        let Some(state) = read::user_states(&self.0.db, &[user], &HashMap::new()).await?.pop() else {
+        let held = Held::wait();
+        let (mut states, locked) = read::user_states(&self.0.db, &[user], &HashMap::new(), held, held).await?;
+        if !locked.is_empty() {
+            return Err(read::busy().into());
+        }
+        let Some(state) = states.pop() else {
             unregister(&self.0, &gateway, &[id]).await?;
             return Err(Refusal::new(Code::NotFound, format!("there is no user {user}")).into());
         };
-        let memberships = state.memberships.into_iter().map(|membership| Membership {
-            conversation_id: membership.conversation.0,
-            head_seq: membership.head,
-            joined_seq: membership.joined_seq,
-            role: membership.role,
-            read_seq: membership.read_seq,
-            kind: membership.kind.as_str().to_owned(),
+        let memberships = state.memberships.into_iter().map(|membership| {
+            Ok(Membership {
+                conversation_id: membership.conversation.0,
+                head_seq: membership.head.ok_or_else(read::busy)?,
+                joined_seq: membership.joined_seq,
+                role: membership.role,
+                read_seq: membership.read_seq,
+                kind: membership.kind.as_str().to_owned(),
+            })
         });
-        let memberships = memberships.collect();
+        let memberships = memberships.collect::<Refusable<_, Refusal>>()?;
         Ok(Response::new(RegisterConnectionResponse { memberships, user_seq: state.user_seq, epoch }))
     }
 

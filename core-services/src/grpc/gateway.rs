@@ -8,10 +8,10 @@ use proto::{
     claims::{SCOPE_CONNECTIONS_WRITE, SCOPE_READ_ANY},
     rpc::v1::{
         AttachSubscriptionsRequest, AttachSubscriptionsResponse, AttachedSubscription, EndedMembership, Head,
-        LoggedEvent, PublishEphemeralRequest, PublishEphemeralResponse, ReadEventsRequest, ReadEventsResponse,
-        ReadHeadsRequest, ReadHeadsResponse, ReadUserStatesRequest, ReadUserStatesResponse, RegisterConnectionsRequest,
-        RegisterConnectionsResponse, SeqRange, UnregisterConnectionsRequest, UnregisterConnectionsResponse,
-        UserMembership, UserState, gateway_service_server::GatewayService,
+        LockedRows, LoggedEvent, PublishEphemeralRequest, PublishEphemeralResponse, ReadEventsRequest,
+        ReadEventsResponse, ReadHeadsRequest, ReadHeadsResponse, ReadUserStatesRequest, ReadUserStatesResponse,
+        RegisterConnectionsRequest, RegisterConnectionsResponse, SeqRange, UnregisterConnectionsRequest,
+        UnregisterConnectionsResponse, UserMembership, UserState, gateway_service_server::GatewayService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -20,7 +20,10 @@ use tracing::debug;
 use super::{caller, connections};
 use crate::{
     app::App,
-    conversation::{read, visibility},
+    conversation::{
+        read::{self, Found, Held},
+        visibility,
+    },
     error::{Refusal, refuse},
 };
 
@@ -32,6 +35,19 @@ const MAX_ATTACHED: usize = 10_000;
 const MAX_EVENT_BYTES: usize = 2 << 20;
 
 pub struct Gateway(pub Arc<App>);
+
+fn held(locked: LockedRows) -> Held {
+    match locked {
+        LockedRows::Unspecified | LockedRows::Wait => Held::wait(),
+        LockedRows::Skip => Held::Skip,
+    }
+}
+
+/// What is locked, to be named in the answer. A caller that did not ask for it would take what is left out for unknown:
+/// its call fails.
+fn nameable(locked_rows: LockedRows, locked: Vec<i64>) -> Result<Vec<i64>, Refusal> {
+    if locked_rows == LockedRows::Unspecified && !locked.is_empty() { Err(read::busy()) } else { Ok(locked) }
+}
 
 #[tonic::async_trait]
 impl GatewayService for Gateway {
@@ -65,13 +81,15 @@ impl GatewayService for Gateway {
         request: Request<AttachSubscriptionsRequest>,
     ) -> Result<Response<AttachSubscriptionsResponse>, Status> {
         caller(&self.0, &request).await?.require_service(SCOPE_READ_ANY)?;
-        let asked = request.into_inner().subscriptions;
+        let request = request.into_inner();
+        let held = held(request.locked());
+        let asked = request.subscriptions;
         if asked.len() > MAX_ATTACHED {
             refuse(Code::InvalidBody, format!("subscriptions: at most {MAX_ATTACHED} are attached at once"))?;
         }
         let pairs: Vec<_> =
             asked.iter().map(|one| (UserId(one.user_id), ConversationId(one.conversation_id))).collect();
-        let accesses = read::access(&self.0.db, &pairs).await?;
+        let accesses = read::access(&self.0.db, &pairs, held).await?;
         let epoch = read::epoch(&self.0.db).await?;
         let subscriptions = pairs.iter().zip(accesses).map(|((user, conversation), access)| {
             let attached = AttachedSubscription {
@@ -80,15 +98,16 @@ impl GatewayService for Gateway {
                 ..AttachedSubscription::default()
             };
             match access {
-                None => {
+                Found::Locked => AttachedSubscription { failure: Some(read::busy().into()), ..attached },
+                Found::Nothing => {
                     let refusal = Refusal::new(Code::NotFound, format!("there is no conversation {conversation}"));
                     AttachedSubscription { failure: Some(refusal.into()), ..attached }
                 }
-                Some(access) if access.memberships.is_empty() => {
+                Found::Row(access) if access.memberships.is_empty() => {
                     let refusal = Refusal::new(Code::NotAMember, format!("you are not a member of {conversation}"));
                     AttachedSubscription { failure: Some(refusal.into()), ..attached }
                 }
-                Some(access) => AttachedSubscription {
+                Found::Row(access) => AttachedSubscription {
                     kind: access.kind.as_str().to_owned(),
                     head_seq: access.head,
                     visible: access
@@ -106,11 +125,15 @@ impl GatewayService for Gateway {
 
     async fn read_heads(&self, request: Request<ReadHeadsRequest>) -> Result<Response<ReadHeadsResponse>, Status> {
         caller(&self.0, &request).await?.require_service(SCOPE_READ_ANY)?;
-        let ids: Vec<_> = request.into_inner().conversation_ids.into_iter().map(ConversationId).collect();
-        let heads = read::heads(&self.0.db, &ids).await?;
+        let request = request.into_inner();
+        let locked_rows = request.locked();
+        let ids: Vec<_> = request.conversation_ids.into_iter().map(ConversationId).collect();
+        let heads = read::heads(&self.0.db, &ids, held(locked_rows)).await?;
+        let locked = nameable(locked_rows, heads.locked.into_iter().collect())?;
         let epoch = read::epoch(&self.0.db).await?;
-        let heads = heads.into_iter().map(|(id, head)| Head { conversation_id: id.0, head_seq: head }).collect();
-        Ok(Response::new(ReadHeadsResponse { heads, epoch }))
+        let heads =
+            heads.of.into_iter().map(|(conversation_id, head_seq)| Head { conversation_id, head_seq }).collect();
+        Ok(Response::new(ReadHeadsResponse { heads, epoch, locked_conversation_ids: locked }))
     }
 
     async fn read_user_states(
@@ -118,10 +141,18 @@ impl GatewayService for Gateway {
         request: Request<ReadUserStatesRequest>,
     ) -> Result<Response<ReadUserStatesResponse>, Status> {
         caller(&self.0, &request).await?.require_service(SCOPE_READ_ANY)?;
-        let ReadUserStatesRequest { user_ids, known } = request.into_inner();
+        let request = request.into_inner();
+        let locked_rows = request.locked();
+        let ReadUserStatesRequest { user_ids, known, .. } = request;
         let users: Vec<_> = user_ids.into_iter().map(UserId).collect();
         let known = known.into_iter().map(|known| (UserId(known.user_id), known.user_seq)).collect();
-        let states = read::user_states(&self.0.db, &users, &known).await?;
+        let held = held(locked_rows);
+        // Who is told so can ask for a head that is locked when it needs it.
+        let held_heads = if locked_rows == LockedRows::Unspecified { held } else { Held::Skip };
+        let (states, locked) = read::user_states(&self.0.db, &users, &known, held, held_heads).await?;
+        let locked = nameable(locked_rows, locked.into_iter().map(|user| user.0).collect())?;
+        let heads_locked = states.iter().flat_map(|state| &state.memberships).filter(|m| m.head.is_none());
+        nameable(locked_rows, heads_locked.map(|membership| membership.conversation.0).collect())?;
         let epoch = read::epoch(&self.0.db).await?;
         let users = states.into_iter().map(|state| UserState {
             user_id: state.user.0,
@@ -134,7 +165,8 @@ impl GatewayService for Gateway {
                     joined_seq: membership.joined_seq,
                     joined_user_seq: membership.joined_user_seq,
                     kind: membership.kind.as_str().to_owned(),
-                    head_seq: membership.head,
+                    head_seq: membership.head.unwrap_or(0),
+                    head_locked: membership.head.is_none(),
                 })
                 .collect(),
             ended: state
@@ -149,7 +181,7 @@ impl GatewayService for Gateway {
                 })
                 .collect(),
         });
-        Ok(Response::new(ReadUserStatesResponse { users: users.collect(), epoch }))
+        Ok(Response::new(ReadUserStatesResponse { users: users.collect(), epoch, locked_user_ids: locked }))
     }
 
     async fn read_events(&self, request: Request<ReadEventsRequest>) -> Result<Response<ReadEventsResponse>, Status> {
@@ -157,7 +189,7 @@ impl GatewayService for Gateway {
         let request = request.into_inner();
         let id = ConversationId(request.conversation_id);
         // The head first, under the lock: rows up to it are visible to the read behind it.
-        let Some((_, head_seq)) = read::heads(&self.0.db, &[id]).await?.pop() else {
+        let Some((_, head_seq)) = read::heads(&self.0.db, &[id], Held::wait()).await?.unlocked()?.pop_first() else {
             return Err(Refusal::new(Code::NotFound, format!("there is no conversation {id}")).into());
         };
         let epoch = read::epoch(&self.0.db).await?;

@@ -19,7 +19,7 @@ use super::transport;
 use crate::{
     app::App,
     auth::tokens::Caller,
-    conversation::read,
+    conversation::read::{self, Access, Found, Held},
     error::{Error, Refusal, Result, refuse},
     message::{
         self, Committed,
@@ -205,7 +205,7 @@ async fn store_batch(app: &App, caller: &Caller, batch: &[AckOffset]) -> Vec<Ack
             let mut accesses = accesses.into_iter();
             for (offset, pair) in batch.iter().zip(checked) {
                 let outcome = pair.and_then(|pair| {
-                    let access = accesses.next().flatten();
+                    let access = accesses.next().map_or(Ok(None), Found::unlocked)?;
                     let position = position(offset, access.as_ref(), epoch)?;
                     acks::raise(&mut positions, pair.0, pair.1, position);
                     Ok(())
@@ -233,17 +233,20 @@ async fn store_batch(app: &App, caller: &Caller, batch: &[AckOffset]) -> Vec<Ack
 }
 
 /// Plain reads suffice, unless a head seems to be below a position: a commit is routed before it is visible to all.
-async fn accesses(
-    app: &App,
-    pairs: &[(UserId, ConversationId)],
-    batch: &[AckOffset],
-) -> Result<Vec<Option<read::Access>>> {
+async fn accesses(app: &App, pairs: &[(UserId, ConversationId)], batch: &[AckOffset]) -> Result<Vec<Found<Access>>> {
     let plain = read::access_plain(&app.db, pairs).await?;
+    let mut accesses: Vec<_> = plain.into_iter().map(|access| access.map_or(Found::Nothing, Found::Row)).collect();
     let highest = |id: ConversationId| batch.iter().filter(|ack| ack.conversation_id == id.0).map(|ack| ack.seq).max();
-    let behind = pairs.iter().zip(&plain).any(|((_, id), access)| {
-        access.as_ref().is_some_and(|access| highest(*id).is_some_and(|seq| seq > access.head))
-    });
-    if behind { read::access(&app.db, pairs).await } else { Ok(plain) }
+    let is_behind = |((_, id), access): (&(UserId, ConversationId), &Found<Access>)| match access {
+        Found::Row(access) => highest(*id).is_some_and(|seq| seq > access.head),
+        Found::Nothing | Found::Locked => false,
+    };
+    let behind: Vec<bool> = pairs.iter().zip(&accesses).map(is_behind).collect();
+    let again: Vec<_> = pairs.iter().zip(&behind).filter(|(_, behind)| **behind).map(|(pair, _)| *pair).collect();
+    let again = read::access(&app.db, &again, Held::wait()).await?;
+    let old = accesses.iter_mut().zip(behind).filter(|(_, behind)| *behind).map(|(access, _)| access);
+    old.zip(again).for_each(|(old, new)| *old = new);
+    Ok(accesses)
 }
 
 /// Whose position it is: the caller's own, or that of a gateway's user.

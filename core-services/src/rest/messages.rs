@@ -20,7 +20,7 @@ use crate::{
     app::App,
     auth::tokens::Caller,
     conversation::{
-        read,
+        read::{self, Held},
         visibility::{Range, may_see},
     },
     error::{Refusal, Result, refuse},
@@ -201,7 +201,10 @@ pub async fn read(
     member_ranges(&access, id)?;
     if body.seq > access.head {
         // An event is delivered a moment before its commit is visible to all: the lock waits for it.
-        access = read::access(&app.db, &[(me, id)]).await?.pop().flatten().unwrap_or(access);
+        access = match read::access(&app.db, &[(me, id)], Held::wait()).await?.pop() {
+            Some(found) => found.unlocked()?.unwrap_or(access),
+            None => access,
+        };
     }
     if body.seq < 0 || body.seq > access.head {
         return refuse(Code::InvalidBody, format!("seq: {} is not within 0 and the head {}", body.seq, access.head));

@@ -13,6 +13,7 @@ mod given_up;
 mod harness;
 mod import;
 mod lifecycle;
+mod locked_rows;
 mod partitions;
 mod proxy;
 mod reads;

@@ -23,7 +23,7 @@ async fn a_head_is_read_after_the_commit_that_is_in_flight() {
         core.session_running("FOR SHARE").await;
         run_on(&mut writer, "COMMIT").await;
     };
-    let asked = ReadHeadsRequest { conversation_ids: vec![channel, other, 7] };
+    let asked = ReadHeadsRequest { conversation_ids: vec![channel, other, 7], ..Default::default() };
     let (heads, ()) = tokio::join!(gateway.read_heads(service.request(asked)), commit);
     let heads = heads.unwrap().into_inner();
     let head = |id: i64| heads.heads.iter().find(|head| head.conversation_id == id).map(|head| head.head_seq);
@@ -50,7 +50,7 @@ async fn a_gateway_reads_who_may_see_what_and_the_log() {
     let pairs = [(alice.id, channel), (bob.id, channel), (carol.id, channel), (alice.id, 7)];
     let subscriptions =
         pairs.map(|(user_id, conversation_id)| AttachSubscription { user_id, conversation_id }).to_vec();
-    let asked = service.request(AttachSubscriptionsRequest { subscriptions });
+    let asked = service.request(AttachSubscriptionsRequest { subscriptions, ..Default::default() });
     let attached = gateway.attach_subscriptions(asked).await.unwrap().into_inner().subscriptions;
     let summary = |n: usize| {
         let failure = attached[n].failure.as_ref().map_or("", |failure| &failure.code);
@@ -60,7 +60,8 @@ async fn a_gateway_reads_who_may_see_what_and_the_log() {
     assert_eq!(summary(1), ("", 4, false, vec![SeqRange { from: 1, to: 3 }]));
     assert_eq!((summary(2).0, summary(3).0), ("not_a_member", "not_found"));
 
-    let asked = service.request(ReadUserStatesRequest { user_ids: vec![alice.id, bob.id, 7], known: Vec::new() });
+    let user_ids = vec![alice.id, bob.id, 7];
+    let asked = service.request(ReadUserStatesRequest { user_ids, ..Default::default() });
     let users = gateway.read_user_states(asked).await.unwrap().into_inner().users;
     let state = |id: i64| users.iter().find(|user| user.user_id == id).unwrap();
     assert_eq!(users.len(), 2, "nobody has the id 7");
@@ -120,7 +121,8 @@ async fn who_knows_an_earlier_state_is_told_of_memberships_that_came_and_went_si
     for (user_seq, ended) in [(0, vec![visit(2, 1), visit(4, 4)]), (1, vec![visit(4, 4)]), (4, vec![]), (5, vec![])] {
         let known = [(alice.id, 0), (bob.id, user_seq)];
         let known = known.map(|(user_id, user_seq)| KnownUser { user_id, user_seq }).to_vec();
-        let asked = service.request(ReadUserStatesRequest { user_ids: vec![alice.id, bob.id], known });
+        let user_ids = vec![alice.id, bob.id];
+        let asked = service.request(ReadUserStatesRequest { user_ids, known, ..Default::default() });
         let mut users = gateway.read_user_states(asked).await.unwrap().into_inner().users;
         users.sort_by_key(|user| user.user_id);
         let [of_alice, of_bob] = &users[..] else { panic!("{users:?}") };

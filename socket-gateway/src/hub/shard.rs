@@ -23,7 +23,7 @@ use crate::{
     refusal::Refusal,
     registration::{Interest, Key},
     session::Unflushed,
-    upstream::Core,
+    upstream::{Core, Heads, Lane},
 };
 
 /// Retries of a failed read: the first delay, and the longest.
@@ -82,7 +82,9 @@ enum Answer {
     Heads {
         asked: Vec<Asked>,
         doubt: bool,
-        result: Result<(HashMap<i64, i64>, i64), Refusal>,
+        /// How often they were locked before.
+        tries: u32,
+        result: Result<Heads, Refusal>,
     },
     UserAnnounced {
         user: i64,
@@ -314,25 +316,31 @@ impl Shard {
                 }
                 self.run_conversation(id);
             }
-            Answer::Heads { asked, doubt, result } => {
-                if !doubt {
+            Answer::Heads { asked, doubt, tries, result } => {
+                if !doubt && tries == 0 {
                     self.comparing -= 1;
                 }
-                let Ok((heads, epoch)) = result else {
+                let Ok(heads) = result else {
                     // A doubt stays one until it was looked at; the periodic round comes again by itself.
                     if doubt {
-                        let keys = asked.into_iter().map(|asked| Key::Conversation(asked.conversation)).collect();
-                        self.compare_after(keys, RETRY_MAX);
+                        let ids = asked.into_iter().map(|asked| asked.conversation).collect();
+                        self.compare_again(ids, doubt, tries, RETRY_MAX);
                     }
                     return;
                 };
+                let mut locked = Vec::new();
                 for Asked { conversation: id, life, position } in asked {
                     let Some(conversation) = self.conversation(id, life) else { continue };
-                    match heads.get(&id) {
-                        Some(head) => conversation.head_was_read(*head, epoch, position, doubt),
-                        None => conversation.is_unknown(epoch),
+                    match heads.of.get(&id) {
+                        Some(head) => conversation.head_was_read(*head, heads.epoch, position, doubt),
+                        None if heads.locked.contains(&id) => locked.push(id),
+                        None => conversation.is_unknown(heads.epoch),
                     }
                     self.run_conversation(id);
+                }
+                // They alone are asked for again; with the round that comes they are in any case.
+                if doubt || tries == 0 {
+                    self.compare_again(locked, doubt, tries + 1, retry_after(tries + 1));
                 }
             }
             Answer::UserAnnounced { user: id, life, result } => {
@@ -372,7 +380,7 @@ impl Shard {
                     Answer::Announced { conversation: id, life, result }
                 }),
                 conversation::Effect::Attach { key, user, position } => Box::pin(async move {
-                    let result = core.attach(user, id).await;
+                    let result = attach(&core, user, id, timeout).await;
                     Answer::Attached { conversation: id, life, key, position, result }
                 }),
                 conversation::Effect::ReadLog(read) => Box::pin(async move {
@@ -403,7 +411,10 @@ impl Shard {
                 }),
                 user::Effect::Read(read) => Box::pin(async move {
                     wait_before(read.tries).await;
-                    Answer::UserRead { user: id, life, read, result: core.user_state(id, read.known).await }
+                    let state = core.user_state(id, read.known, lane(read.tries)).await;
+                    let locked = || Refusal::unavailable("the user's memberships are being changed");
+                    let result = state.and_then(|state| state.ok_or_else(locked));
+                    Answer::UserRead { user: id, life, read, result }
                 }),
             });
         }
@@ -416,9 +427,39 @@ async fn announce(interest: &Interest, key: Key, timeout: Duration) -> Result<()
         .map_err(|_| Refusal::unavailable("the routing table is away; subscribe again later"))
 }
 
+/// Asks again while the row is locked, until the time for a SUBSCRIBE is over.
+async fn attach(core: &Core, user: i64, conversation: i64, timeout: Duration) -> Result<Attached, Refusal> {
+    let until = Instant::now() + timeout;
+    let mut tries = 0;
+    loop {
+        if let Some(attached) = core.attach(user, conversation, lane(tries)).await? {
+            return Ok(attached);
+        }
+        // At once after the first time: nothing was waited for then.
+        let delay = retry_after(tries);
+        if Instant::now() + delay >= until {
+            return Err(Refusal::unavailable("the conversation is being changed; subscribe again later"));
+        }
+        tokio::time::sleep(delay).await;
+        tries += 1;
+    }
+}
+
+/// Where something is asked for that was locked, or could not be read, so often.
+fn lane(tries: u32) -> Lane {
+    if tries == 0 { Lane::First } else { Lane::Again }
+}
+
+fn retry_after(tries: u32) -> Duration {
+    match tries {
+        0 => Duration::ZERO,
+        tries => RETRY_BASE.saturating_mul(1 << (tries - 1).min(10)).min(RETRY_MAX),
+    }
+}
+
 async fn wait_before(tries: u32) {
     if tries > 0 {
-        tokio::time::sleep(RETRY_BASE.saturating_mul(1 << (tries - 1).min(10)).min(RETRY_MAX)).await;
+        tokio::time::sleep(retry_after(tries)).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the hub reads from core, and what sessions publish.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -23,6 +23,7 @@ use tracing::{error, warn};
 use super::{
     Endpoints,
     batch::{Batch, batch, in_parts},
+    lanes::{Lane, Lanes},
 };
 use crate::{
     config,
@@ -30,12 +31,21 @@ use crate::{
     refusal::Refusal,
 };
 
+/// Heads of conversations; those that do not exist are left out.
+#[derive(Clone, Debug, Default)]
+pub struct Heads {
+    pub of: HashMap<i64, i64>,
+    /// Not known for now.
+    pub locked: HashSet<i64>,
+    pub epoch: i64,
+}
+
 /// Reads and small writes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Core {
     endpoints: Endpoints,
-    attaches: Batch<(i64, i64), Attached>,
-    states: Batch<(i64, Option<i64>), Arc<UserState>>,
+    attaches: Lanes<(i64, i64), Attached>,
+    states: Lanes<(i64, Option<i64>), Arc<UserState>>,
     positions: Batch<AckOffset, ()>,
     /// Gaps in what is delivered live do not wait for those who come back.
     gap_reads: Arc<Semaphore>,
@@ -52,8 +62,8 @@ impl Core {
         config: &config::Core,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (attaches, attach_runner) = batch();
-        let (states, state_runner) = batch();
+        let (attaches, attach_runners) = Lanes::new();
+        let (states, state_runners) = Lanes::new();
         let (positions, position_runner) = batch();
         let core = Self {
             endpoints,
@@ -69,35 +79,52 @@ impl Core {
         let (max, in_flight) = (config.batch, config.batches_in_flight);
         let (attaching, reading, storing) = (core.clone(), core.clone(), core.clone());
         let run = async move {
-            tokio::join!(
-                attach_runner.run(max, in_flight, stop.clone(), move |keys| attach_all(attaching.clone(), keys)),
-                state_runner.run(max, in_flight, stop.clone(), move |asked| read_states(reading.clone(), asked)),
-                position_runner.run(max, in_flight, stop, move |offsets| store_positions(storing.clone(), offsets)),
-            );
+            let attaching = attach_runners.run(max, in_flight, &stop, |lane| {
+                let core = attaching.clone();
+                move |keys| attach_all(core.clone(), keys, lane)
+            });
+            let reading = state_runners.run(max, in_flight, &stop, |lane| {
+                let core = reading.clone();
+                move |asked| read_states(core.clone(), asked, lane)
+            });
+            let storing = position_runner
+                .run(max, in_flight, stop.clone(), move |offsets| store_positions(storing.clone(), offsets));
+            tokio::join!(attaching, reading, storing);
         };
         (core, run)
     }
 
-    /// A locking read of a conversation's head and of what the user may see of it.
-    pub async fn attach(&self, user: i64, conversation: i64) -> Result<Attached, Refusal> {
-        self.attaches.get((user, conversation)).await
+    /// A locking read of a conversation's head and of what the user may see of it. `None`: the row is locked, ask again.
+    pub async fn attach(&self, user: i64, conversation: i64, lane: Lane) -> Result<Option<Attached>, Refusal> {
+        self.attaches.of(lane).get((user, conversation)).await
     }
 
-    /// A locking read of what the user may see, and of what came and went behind the `user_seq` that is known.
-    pub async fn user_state(&self, user: i64, known: Option<i64>) -> Result<Arc<UserState>, Refusal> {
-        self.states.get((user, known)).await
+    /// A locking read of what the user may see, and of what came and went behind the `user_seq` that is known. `None`: the
+    /// row is locked, ask again.
+    pub async fn user_state(
+        &self,
+        user: i64,
+        known: Option<i64>,
+        lane: Lane,
+    ) -> Result<Option<Arc<UserState>>, Refusal> {
+        self.states.of(lane).get((user, known)).await
     }
 
-    /// Heads of conversations, and the epoch; those that do not exist are left out.
-    pub async fn read_heads(&self, ids: Vec<i64>) -> Result<(HashMap<i64, i64>, i64), Refusal> {
+    /// Heads of conversations by locking reads.
+    pub async fn read_heads(&self, ids: Vec<i64>, lane: Lane) -> Result<Heads, Refusal> {
         let first = spread(ids.first().copied().unwrap_or(0), self.endpoints.count());
+        let message = ReadHeadsRequest { conversation_ids: ids, locked: lane.locked_rows().into() };
         let answer = self
             .endpoints
-            .call(first, ReadHeadsRequest { conversation_ids: ids }, |channel, request| async move {
+            .call(first, message, |channel, request| async move {
                 GatewayServiceClient::new(channel).read_heads(request).await
             })
             .await?;
-        Ok((answer.heads.into_iter().map(|head| (head.conversation_id, head.head_seq)).collect(), answer.epoch))
+        Ok(Heads {
+            of: answer.heads.into_iter().map(|head| (head.conversation_id, head.head_seq)).collect(),
+            locked: answer.locked_conversation_ids.into_iter().collect(),
+            epoch: answer.epoch,
+        })
     }
 
     /// What of the log is missing in live delivery: `after < seq <= up_to` (0: the head), at most a page. `epoch` goes
@@ -180,11 +207,16 @@ impl Core {
     }
 }
 
-async fn attach_all(core: Core, keys: Vec<(i64, i64)>) -> Result<Vec<Result<Attached, Refusal>>, Refusal> {
+async fn attach_all(
+    core: Core,
+    keys: Vec<(i64, i64)>,
+    lane: Lane,
+) -> Result<Vec<Result<Option<Attached>, Refusal>>, Refusal> {
     let subscriptions = keys
         .iter()
         .map(|(user_id, conversation_id)| AttachSubscription { user_id: *user_id, conversation_id: *conversation_id });
-    let message = AttachSubscriptionsRequest { subscriptions: subscriptions.collect() };
+    let message =
+        AttachSubscriptionsRequest { subscriptions: subscriptions.collect(), locked: lane.locked_rows().into() };
     let first = spread(keys.first().map_or(0, |key| key.1), core.endpoints.count());
     let answer = core
         .endpoints
@@ -198,16 +230,18 @@ async fn attach_all(core: Core, keys: Vec<(i64, i64)>) -> Result<Vec<Result<Atta
     Ok(answer.subscriptions.into_iter().map(|attached| to_attached(attached, answer.epoch)).collect())
 }
 
-fn to_attached(attached: AttachedSubscription, epoch: i64) -> Result<Attached, Refusal> {
+/// `None`: the row is locked.
+fn to_attached(attached: AttachedSubscription, epoch: i64) -> Result<Option<Attached>, Refusal> {
     if let Some(failure) = attached.failure {
-        return Err(failure.into());
+        let refusal = Refusal::from(failure);
+        return if refusal.code == Code::Unavailable { Ok(None) } else { Err(refusal) };
     }
-    Ok(Attached {
+    Ok(Some(Attached {
         head: attached.head_seq,
         epoch,
         visible: Visible::new(attached.visible.iter().map(|range| (range.from, range.to))),
         member: attached.member,
-    })
+    }))
 }
 
 /// Answers come by their numbers; what has none is not stored for sure.
@@ -239,15 +273,15 @@ async fn store_positions(core: Core, mut offsets: Vec<AckOffset>) -> Result<Vec<
 async fn read_states(
     core: Core,
     asked: Vec<(i64, Option<i64>)>,
-) -> Result<Vec<Result<Arc<UserState>, Refusal>>, Refusal> {
+    lane: Lane,
+) -> Result<Vec<Result<Option<Arc<UserState>>, Refusal>>, Refusal> {
     let mut of_user: BTreeMap<i64, Option<i64>> = BTreeMap::new();
     for (user, known) in &asked {
         let lowest = of_user.entry(*user).or_default();
         *lowest = [*lowest, *known].into_iter().flatten().min();
     }
-    let (users, too_large) = in_parts(of_user.into_iter().collect(), |part| ask_states(&core, part)).await?;
-    let states: HashMap<i64, Arc<UserState>> =
-        users.into_iter().map(|state| (state.user_id, Arc::new(to_state(state)))).collect();
+    let (answers, too_large) = in_parts(of_user.into_iter().collect(), |part| ask_states(&core, part, lane)).await?;
+    let states: HashMap<i64, Option<Arc<UserState>>> = answers.into_iter().collect();
     for (user, _) in &too_large {
         error!(user.id = user, limit_bytes = core.max_answer, "the state of a user is above core.max_answer");
     }
@@ -258,11 +292,18 @@ async fn read_states(
     Ok(asked.iter().map(|(user, _)| states.get(user).cloned().ok_or_else(|| missing(*user))).collect())
 }
 
-/// `None`: the answer is larger than `core.max_answer`.
-async fn ask_states(core: &Core, asked: Vec<(i64, Option<i64>)>) -> Result<Option<Vec<WireState>>, Refusal> {
+/// By user; without a state where the row is locked. `None`: the answer is larger than `core.max_answer`.
+async fn ask_states(
+    core: &Core,
+    asked: Vec<(i64, Option<i64>)>,
+    lane: Lane,
+) -> Result<Option<Vec<(i64, Option<Arc<UserState>>)>>, Refusal> {
     let known = asked.iter().filter_map(|(user_id, known)| Some(KnownUser { user_id: *user_id, user_seq: (*known)? }));
-    let message =
-        ReadUserStatesRequest { user_ids: asked.iter().map(|(user, _)| *user).collect(), known: known.collect() };
+    let message = ReadUserStatesRequest {
+        user_ids: asked.iter().map(|(user, _)| *user).collect(),
+        known: known.collect(),
+        locked: lane.locked_rows().into(),
+    };
     let first = spread(message.user_ids.first().copied().unwrap_or(0), core.endpoints.count());
     let max = core.max_answer;
     let answer = core.endpoints.call(first, message, |channel, request| async move {
@@ -274,7 +315,10 @@ async fn ask_states(core: &Core, asked: Vec<(i64, Option<i64>)>) -> Result<Optio
             Err(status) => Err(status),
         }
     });
-    Ok(answer.await?.map(|answer| answer.users))
+    Ok(answer.await?.map(|answer| {
+        let read = answer.users.into_iter().map(|state| (state.user_id, Some(Arc::new(to_state(state)))));
+        read.chain(answer.locked_user_ids.into_iter().map(|user| (user, None))).collect()
+    }))
 }
 
 fn to_state(state: WireState) -> UserState {
@@ -296,4 +340,51 @@ fn to_state(state: WireState) -> UserState {
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32 }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proto::rpc::v1::{Failure, SeqRange};
+
+    use super::*;
+
+    type Answers = Result<Vec<Result<Option<Attached>, Refusal>>, Refusal>;
+
+    /// A core whose attachments are answered by `answer`, and the future that makes the calls; nothing else is answered.
+    pub(crate) fn attaching(
+        endpoints: Endpoints,
+        config: &config::Core,
+        answer: impl Fn(Vec<(i64, i64)>, Lane) -> Answers,
+    ) -> (Core, impl Future<Output = ()>) {
+        let (mut core, _) = Core::new(endpoints, config, CancellationToken::new());
+        let (attaches, runners) = Lanes::new();
+        core.attaches = attaches;
+        let (max, in_flight) = (config.batch, config.batches_in_flight);
+        let run = async move {
+            let call = |lane| {
+                let answer = &answer;
+                move |keys| std::future::ready(answer(keys, lane))
+            };
+            runners.run(max, in_flight, &CancellationToken::new(), call).await;
+        };
+        (core, run)
+    }
+
+    #[test]
+    fn one_failed_item_of_a_batch_is_the_failure_of_that_one_alone() {
+        let refused = |code: Code| Failure { code: code.as_str().to_owned(), ..Failure::default() };
+        let subscriptions =
+            [None, Some(Code::Unavailable), Some(Code::NotAMember), None].map(|code| AttachedSubscription {
+                head_seq: 4,
+                visible: vec![SeqRange { from: 1, to: 0 }],
+                failure: code.map(refused),
+                ..AttachedSubscription::default()
+            });
+        let answers = subscriptions.map(|attached| match to_attached(attached, 1) {
+            Ok(Some(attached)) => attached.head.to_string(),
+            Ok(None) => "locked".to_owned(),
+            Err(refusal) => refusal.code.as_str().to_owned(),
+        });
+        assert_eq!(answers, ["4", "locked", "not_a_member", "4"]);
+    }
 }

@@ -1,12 +1,12 @@
 //! The ticks of a shard: what nobody follows is let go, and what is served is compared with core's heads, a part each
 //! tick.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Answer, Backend, Conversation, Shard};
-use crate::registration::Key;
+use super::{Answer, Backend, Conversation, Shard, lane};
+use crate::{registration::Key, upstream::Heads};
 
 /// Ticks of a comparison interval, over which the heads are spread, and of the linger.
 pub(super) const TICKS: usize = 10;
@@ -121,25 +121,24 @@ impl Shard {
                     interest.announce_again(keys).await;
                 }
                 let ids: Vec<i64> = asked.iter().map(|asked| asked.conversation).collect();
-                let result = if ids.is_empty() { Ok((HashMap::new(), 0)) } else { core.read_heads(ids).await };
-                Answer::Heads { asked, doubt, result }
+                let result = if ids.is_empty() { Ok(Heads::default()) } else { core.read_heads(ids, lane(0)).await };
+                Answer::Heads { asked, doubt, tries: 0, result }
             }));
         }
     }
 
-    pub(super) fn compare_after(&mut self, keys: Vec<Key>, delay: Duration) {
-        let asked: Vec<Asked> = keys
-            .iter()
-            .filter_map(|key| match key {
-                Key::Conversation(id) => Some(Asked::now(*id, self.conversations.get(id)?)),
-                Key::User(_) => None,
-            })
-            .collect();
+    /// For those whose heads could not be read, or were locked.
+    pub(super) fn compare_again(&mut self, ids: Vec<i64>, doubt: bool, tries: u32, delay: Duration) {
+        let asked = ids.into_iter().filter_map(|id| Some(Asked::now(id, self.conversations.get(&id)?)));
+        let asked: Vec<Asked> = asked.collect();
+        if asked.is_empty() {
+            return;
+        }
         let core = self.backend.core.clone();
         self.answers.push(Box::pin(async move {
             tokio::time::sleep(delay).await;
             let ids = asked.iter().map(|asked| asked.conversation).collect();
-            Answer::Heads { asked, doubt: true, result: core.read_heads(ids).await }
+            Answer::Heads { asked, doubt, tries, result: core.read_heads(ids, lane(tries)).await }
         }));
     }
 }
