@@ -21,7 +21,15 @@ pub use finding::{Finding, Kind, Place};
 pub use shown::Shown;
 pub use timeline::Fault;
 
-use self::{ledger::Ledger, owed::Owed, sends::Sends, streams::streams, timeline::Timeline};
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::{
+    ledger::Ledger,
+    owed::Owed,
+    sends::Sends,
+    streams::{Client, Session, streams},
+    timeline::Timeline,
+};
 use crate::{
     history::{Histories, Outcome, RunRecord},
     truth::TruthRecord,
@@ -44,8 +52,10 @@ pub fn check(histories: &Histories, truth: &[TruthRecord]) -> Checked {
     let mut clients: Vec<_> =
         histories.clients.iter().enumerate().map(|(number, history)| streams(number, history)).collect();
     let mut shown = Shown {
+        people: histories.clients.iter().map(|client| client.user).collect::<BTreeSet<_>>().len() as u64,
         clients: histories.clients.len() as u64,
         sessions: clients.iter().map(|client| client.sessions.len() as u64).sum(),
+        side_by_side: side_by_side(histories, &clients),
         conversations: ledger.conversations.len() as u64,
         acknowledged: sends.acknowledged(),
         sent_again: sends.sent_again(),
@@ -77,6 +87,22 @@ pub fn check(histories: &Histories, truth: &[TruthRecord]) -> Checked {
     }
     findings.sort_by_key(|finding| finding.kind);
     Checked { findings, shown, faults }
+}
+
+/// Sessions with one of another client of the same user beside them: what gateways keep for users has both in it.
+fn side_by_side(histories: &Histories, clients: &[Client]) -> u64 {
+    let mut of_user: BTreeMap<i64, Vec<(usize, &Session)>> = BTreeMap::new();
+    for (number, (history, client)) in histories.clients.iter().zip(clients).enumerate() {
+        of_user.entry(history.user).or_default().extend(client.sessions.iter().map(|session| (number, session)));
+    }
+    let beside = |one: &(usize, &Session), other: &(usize, &Session)| {
+        let ((of, one), (others, other)) = (one, other);
+        of != others && one.gateway == other.gateway && one.since < other.until && other.since < one.until
+    };
+    let met = |sessions: &Vec<(usize, &Session)>| {
+        sessions.iter().filter(|one| sessions.iter().any(|other| beside(one, other))).count() as u64
+    };
+    of_user.values().map(met).sum()
 }
 
 fn acknowledged_changes(histories: &Histories) -> u64 {

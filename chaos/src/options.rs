@@ -9,7 +9,7 @@ use crate::{
     faults::Fault,
     history::OnPurpose,
     links::{Copies, Ports},
-    workload::Load,
+    workload::{self, Load},
 };
 
 /// Most copies of one service, as for `cargo xtask up`.
@@ -65,7 +65,7 @@ pub struct RunOptions {
     /// Copies of core-services
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=MAX_COPIES))]
     pub cores: u16,
-    /// People, each with one client
+    /// People; every fifth has two clients
     #[arg(long, value_name = "N", default_value_t = 240)]
     pub clients: usize,
     /// Messages a second, over all clients
@@ -171,7 +171,8 @@ impl RunOptions {
     }
 
     pub fn load(&self) -> Load {
-        Load { clients: self.clients, rate: self.rate, session: self.session, changes: self.changes }
+        let clients = self.clients + workload::with_two(self.clients);
+        Load { clients, rate: self.rate, session: self.session, changes: self.changes }
     }
 }
 

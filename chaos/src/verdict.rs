@@ -180,7 +180,11 @@ impl fmt::Display for Verdict {
         if let Some(on_purpose) = &self.on_purpose {
             writeln!(f, "  on purpose: {on_purpose}; off: {}", on_purpose.off.join(", "))?;
         }
-        writeln!(f, "  {} clients, {} sessions, {} conversations", shown.clients, shown.sessions, shown.conversations)?;
+        writeln!(
+            f,
+            "  {} clients of {} people, {} sessions ({} beside another of the same person), {} conversations",
+            shown.clients, shown.people, shown.sessions, shown.side_by_side, shown.conversations
+        )?;
         writeln!(
             f,
             "  {} messages acknowledged ({} were sent again), {} deliveries, {} membership changes",

@@ -1,7 +1,7 @@
 //! Who uses the stack during a run, and what they do.
 //!
-//! Some hundreds of people with one client each ([`client`]) are in channels, groups and direct messages ([`people`]).
-//! Clients send at a rate, disconnect, come back to another gateway and resume; some people join and leave
+//! Some hundreds of people are in channels, groups and direct messages ([`people`]), with one client each ([`client`]),
+//! some with two. Clients send at a rate, disconnect, come back to another gateway and resume; some people join and leave
 //! ([`membership`]). Everything is drawn from the run's seed; what the stack makes of it is not.
 
 mod client;
@@ -32,6 +32,8 @@ pub use membership::Mover;
 pub use people::{Conversation, People, Person, gather};
 pub use view::{MINE, View};
 
+/// One in so many people has two clients.
+const WITH_TWO: usize = 5;
 /// Changes of memberships that wait for a client which is not connected.
 const COMMANDS: usize = 256;
 
@@ -107,7 +109,7 @@ pub struct Crowd {
 #[derive(Debug)]
 pub struct Clients(JoinSet<Result<()>>);
 
-/// A client as seen from outside.
+/// A client as seen from outside; two may be of the same person.
 #[derive(Clone, Debug)]
 pub struct Member {
     pub person: Person,
@@ -116,20 +118,44 @@ pub struct Member {
     pub tell: mpsc::Sender<Told>,
 }
 
+/// A client to be started.
+#[derive(Debug)]
+struct Wanted<'p> {
+    name: String,
+    person: &'p Person,
+    style: Style,
+}
+
+/// How many of so many people have two clients.
+pub fn with_two(people: usize) -> usize {
+    people.div_ceil(WITH_TWO)
+}
+
+/// One for each person, then the second ones.
+fn wanted(everybody: &[Person]) -> Vec<Wanted<'_>> {
+    let first = everybody.iter().enumerate();
+    let first = first.map(|(number, person)| Wanted { name: person.name.clone(), person, style: Style::of(number) });
+    let second = everybody.iter().step_by(WITH_TWO).enumerate().map(|(number, person)| Wanted {
+        name: format!("{}-too", person.name),
+        person,
+        style: Style::of_a_second(number),
+    });
+    first.chain(second).collect()
+}
+
 impl Crowd {
-    /// Starts a client for each person.
+    /// Starts everybody's clients.
     pub fn start(people: &People, setting: &Arc<Setting>) -> Result<(Self, Clients)> {
         let (phase, watched) = watch::channel(Phase::Arrive);
         let mut crowd = Self { members: Vec::new(), phase };
         let mut clients = Clients(JoinSet::new());
-        for (number, person) in people.everybody.iter().enumerate() {
+        for (number, Wanted { name, person, style }) in wanted(&people.everybody).into_iter().enumerate() {
             let (tell, told) = mpsc::channel(COMMANDS);
             let view = Arc::<View>::default();
-            let style = Style::of(number);
             let mine = people.conversations.iter().filter(|one| one.members.contains(&person.user));
             let mine = mine.map(|conversation| conversation.id).collect();
             let setting = Arc::clone(setting);
-            let client = client::Client::new(number, person.clone(), style, mine, setting, Arc::clone(&view))?;
+            let client = client::Client::new(number, name, person.clone(), style, mine, setting, Arc::clone(&view))?;
             clients.0.spawn(client.run(told, watched.clone()));
             crowd.members.push(Member { person: person.clone(), style, view, tell });
         }
@@ -163,5 +189,23 @@ impl Clients {
             ended.context("a client panicked")?.context("a client failed")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fifth_has_two_clients_with_names_of_their_own_and_often_both_follow_everything() {
+        let person = |number: i64| Person { name: format!("p-{number}"), user: number, token: String::new() };
+        let everybody: Vec<Person> = (0..31).map(person).collect();
+        let clients = wanted(&everybody);
+        let names: std::collections::BTreeSet<&str> = clients.iter().map(|client| client.name.as_str()).collect();
+        assert_eq!((clients.len(), names.len(), with_two(31)), (38, 38, 7));
+        let second = &clients[31..];
+        assert!(second.iter().all(|client| client.person.user % 5 == 0 && client.style.mine));
+        let both = second.iter().filter(|client| clients[client.person.user as usize].style.mine).count();
+        assert!(both >= 4, "{both}");
     }
 }

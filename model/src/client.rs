@@ -121,6 +121,7 @@ impl State {
 
     fn resumed(&mut self, client: u8, after: u8, recovered: bool, user_seq: u8, setup: &Setup) -> Option<Breach> {
         let visible = self.database.durably_visible(setup.kind, client);
+        let owed = self.database.durably_owed(client);
         let durable = self.database.durable_head();
         let at = &mut self.clients[usize::from(client)];
         let told = at.user_seq;
@@ -130,8 +131,9 @@ impl State {
             at.user_seq = Some(user_seq.max(told.unwrap_or(0)));
         }
         let begins = match (at.cursor, joined) {
-            // Nothing behind the cursor is left out, but for what may not be seen. Anything below it would be shown twice.
-            (Some(cursor), ..) => match (next_after(&visible, after), next_after(&visible, cursor)) {
+            // Nothing behind the cursor is left out, but for what came while one was no member, which a channel shows or
+            // not. Anything below it would be shown twice.
+            (Some(cursor), ..) => match (next_after(&visible, after), next_after(&owed, cursor)) {
                 (_, None) => true,
                 (next, Some(expected)) => next.is_some_and(|next| next <= expected),
             },

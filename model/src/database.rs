@@ -236,6 +236,15 @@ impl Database {
 
     /// The same by all that is durable: what must be true of a delivery.
     pub fn durably_visible(&self, kind: Kind, user: u8) -> Vec<(u8, u8)> {
+        visible(kind, &self.durable_memberships(user))
+    }
+
+    /// What came while a user was a member, by all that is durable: what is promised.
+    pub fn durably_owed(&self, user: u8) -> Vec<(u8, u8)> {
+        visible(Kind::Group, &self.durable_memberships(user))
+    }
+
+    fn durable_memberships(&self, user: u8) -> Vec<Interval> {
         let mut intervals = self.memberships[usize::from(user)].clone();
         for (no, what) in (1..).zip(self.in_binlog()) {
             let seq = self.head() + no;
@@ -251,7 +260,7 @@ impl Database {
                 _ => {}
             }
         }
-        visible(kind, &intervals)
+        intervals
     }
 
     /// Memberships that began behind that `user_seq` and are over.

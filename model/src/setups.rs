@@ -124,6 +124,16 @@ pub fn membership() -> Setup {
     Setup { kind: Kind::Group, clients: vec![ClientSetup::NEWCOMER], changes, messages: 0, ..Setup::new("membership") }
 }
 
+/// The same in a channel, which shows members also what came between.
+pub fn channel() -> Setup {
+    Setup { name: "channel", kind: Kind::Channel, ..membership() }
+}
+
+/// Somebody joins a channel and leaves it soon, and loses the connection.
+pub fn channel_visit() -> Setup {
+    Setup { name: "channel_visit", kind: Kind::Channel, ..visit() }
+}
+
 /// A member who follows the group's topic is removed while messages come.
 pub fn removal() -> Setup {
     let faults = Faults { connection_drop: 1, worker: 1, ..Faults::default() };
@@ -152,6 +162,8 @@ pub fn all() -> Vec<Setup> {
         visit(),
         visit_death(),
         membership(),
+        channel(),
+        channel_visit(),
         removal(),
     ]
 }

@@ -99,6 +99,16 @@ fn who_joins_leaves_and_joins_again_is_shown_their_own_times() {
 }
 
 #[test]
+fn who_joins_a_channel_leaves_it_and_joins_again_misses_nothing_of_their_own_times() {
+    holds(setups::channel());
+}
+
+#[test]
+fn a_short_membership_of_a_channel_is_shown_whole() {
+    holds(setups::channel_visit());
+}
+
+#[test]
 fn who_is_removed_gets_all_up_to_their_last_seq() {
     holds(setups::removal());
 }

@@ -81,7 +81,8 @@ fn taken_away(reader: &mut Reader, ledger: &Ledger, tracks: &mut BTreeMap<i64, T
     track.ended = reader.end_of(conversation, track.pos.unwrap_or(0)).map(|left| (reader.number, left));
     if track.ended.is_none() && reader.is_member_all_along(conversation) {
         let Chain { client, user, subscription, .. } = reader.chain;
-        let text = format!("{subscription:?} was taken away from user {user}, who is a member of {topic}");
+        let whose = reader.chain.whose();
+        let text = format!("{subscription:?} was taken away from {whose}, who is a member of {topic}");
         let finding = Finding::new(Kind::Lost, text).conversation(topic).user(*user).subscription(subscription);
         reader.findings.push(finding.place(*client, reader.attachment.record));
     }
@@ -130,7 +131,7 @@ impl Reader<'_, '_> {
             What::Event { seq, .. } => Some(seq),
             What::Resumed { .. } => seq,
         };
-        let finding = Finding::new(kind, format!("{what} on {subscription:?} of user {user}: {text}"))
+        let finding = Finding::new(kind, format!("{what} on {subscription:?} of {}: {text}", self.chain.whose()))
             .conversation(arrival.conversation)
             .user(*user)
             .subscription(subscription)

@@ -14,6 +14,7 @@ pub fn check(floors: &Floors, shown: &Shown) -> Vec<Finding> {
         ("sends acknowledged".to_owned(), floors.acknowledged, shown.acknowledged),
         ("deliveries".to_owned(), floors.deliveries, shown.deliveries),
         ("membership changes".to_owned(), floors.memberships, shown.memberships),
+        ("sessions beside another of the same person".to_owned(), floors.side_by_side, shown.side_by_side),
         ("ends of faults with quiet behind them".to_owned(), floors.quiet_ends, shown.quiet_ends),
     ];
     let mut each = |what: &str, floors: &BTreeMap<String, u64>, shown: &BTreeMap<String, u64>| {

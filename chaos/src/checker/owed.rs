@@ -58,10 +58,10 @@ impl Owed<'_, '_> {
             let Some(deadline) = self.timeline.deadline(attachment.subscribed_at) else { continue };
             if attachment.attached_at.unwrap_or(attachment.until) > deadline {
                 let text = format!(
-                    "SUBSCRIBE of {:?} in session {} of user {}, sent at {}, had no RECEIPT at {}",
+                    "SUBSCRIBE of {:?} in session {} of {}, sent at {}, had no RECEIPT at {}",
                     chain.subscription,
                     attachment.session,
-                    chain.user,
+                    chain.whose(),
                     seconds(attachment.subscribed_at),
                     seconds(deadline)
                 );
@@ -152,8 +152,11 @@ impl Owed<'_, '_> {
     fn no_start(&self, chain: &Chain, conversation: &Conversation, findings: &mut Vec<Finding>) {
         let Some(last) = chain.attachments.last().filter(|_| self.is_open(chain)) else { return };
         let text = format!(
-            "no RESUMED of {} came on {:?} of user {}, session {}",
-            conversation.id, chain.subscription, chain.user, last.session
+            "no RESUMED of {} came on {:?} of {}, session {}",
+            conversation.id,
+            chain.subscription,
+            chain.whose(),
+            last.session
         );
         let finding = Finding::new(Kind::Start, text).conversation(conversation.id).user(chain.user);
         findings.push(finding.subscription(chain.subscription).place(chain.client, last.record));
@@ -181,10 +184,10 @@ impl Owed<'_, '_> {
         }
         for run in lost.chunk_by(|one, next| one + 1 == *next) {
             let text = format!(
-                "{} never came on {:?} of user {}",
+                "{} never came on {:?} of {}",
                 range(conversation.id, run[0], run[run.len() - 1]),
                 chain.subscription,
-                chain.user
+                chain.whose()
             );
             findings.push(self.about(Kind::Lost, chain, conversation, run[0], text, None));
         }
@@ -192,10 +195,10 @@ impl Owed<'_, '_> {
             let (seq, deadline) = seqs[0];
             let more = if seqs.len() > 1 { format!(", as were {} more", seqs.len() - 1) } else { String::new() };
             let text = format!(
-                "{}-{seq} was not with {:?} of user {} (session {}) at {}, and should have been{more}",
+                "{}-{seq} was not with {:?} of {} in session {} at {}, and should have been{more}",
                 conversation.id,
                 chain.subscription,
-                chain.user,
+                chain.whose(),
                 chain.attachments[number].session,
                 seconds(deadline),
             );

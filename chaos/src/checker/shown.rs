@@ -7,8 +7,14 @@ use serde::{Deserialize, Serialize};
 /// Counts for the floors and the verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
+    /// Users; some have more than one client.
+    #[serde(default)]
+    pub people: u64,
     pub clients: u64,
     pub sessions: u64,
+    /// Those with one of another client of the same user beside them, at the same gateway and time.
+    #[serde(default)]
+    pub side_by_side: u64,
     pub conversations: u64,
     /// Messages, not answers.
     pub acknowledged: u64,

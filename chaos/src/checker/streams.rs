@@ -65,6 +65,8 @@ pub enum What<'a> {
 #[derive(Debug)]
 pub struct Chain<'a> {
     pub client: usize,
+    /// The client's; one user may have several.
+    pub name: &'a str,
     pub user: i64,
     pub subscription: &'a str,
     /// Of `/topic/conversations/{id}`; none on `/user/queue/events`.
@@ -72,9 +74,17 @@ pub struct Chain<'a> {
     pub attachments: Vec<Attachment<'a>>,
 }
 
+impl Chain<'_> {
+    /// Whose it is, for people.
+    pub fn whose(&self) -> String {
+        format!("{} (user {})", self.name, self.user)
+    }
+}
+
 /// One connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Session {
+pub struct Session<'a> {
+    pub gateway: &'a str,
     pub since: u64,
     pub until: u64,
 }
@@ -83,7 +93,7 @@ pub struct Session {
 #[derive(Debug, Default)]
 pub struct Client<'a> {
     pub chains: Vec<Chain<'a>>,
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<Session<'a>>,
     pub findings: Vec<Finding>,
 }
 
@@ -92,6 +102,7 @@ type Slot = (usize, usize);
 
 struct Reader<'a> {
     client: usize,
+    name: &'a str,
     user: i64,
     out: Client<'a>,
     /// The last chain of each subscription's name.
@@ -104,7 +115,7 @@ struct Reader<'a> {
 /// Takes a history apart.
 pub fn streams(client: usize, history: &History) -> Client<'_> {
     let (out, chains, open) = (Client::default(), HashMap::new(), HashMap::new());
-    let mut reader = Reader { client, user: history.user, out, chains, open, session: None };
+    let mut reader = Reader { client, name: &history.name, user: history.user, out, chains, open, session: None };
     for (record, at) in history.records.iter().enumerate() {
         if let Err(why) = reader.take(record, at) {
             let finding = Finding::new(Kind::BadHistory, format!("{}: {why}", history.name));
@@ -119,12 +130,12 @@ impl<'a> Reader<'a> {
         let at = *at;
         match what {
             ClientRecord::Client { .. } => return Err("a second `client`".to_owned()),
-            ClientRecord::Connected { session, .. } => {
+            ClientRecord::Connected { session, gateway } => {
                 if self.session.is_some() {
                     return Err(format!("the session {session} began before the one before it was over"));
                 }
                 self.session = Some(*session);
-                self.out.sessions.push(Session { since: at, until: u64::MAX });
+                self.out.sessions.push(Session { gateway, since: at, until: u64::MAX });
             }
             ClientRecord::Disconnected { session, .. } => {
                 self.in_session(*session)?;
@@ -203,8 +214,8 @@ impl<'a> Reader<'a> {
         let chain = match self.chains.get(subscription).copied().filter(goes_on) {
             Some(chain) => chain,
             None => {
-                let (client, user, attachments) = (self.client, self.user, Vec::new());
-                self.out.chains.push(Chain { client, user, subscription, topic, attachments });
+                let Self { client, name, user, .. } = *self;
+                self.out.chains.push(Chain { client, name, user, subscription, topic, attachments: Vec::new() });
                 self.out.chains.len() - 1
             }
         };

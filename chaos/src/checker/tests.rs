@@ -1,6 +1,7 @@
 //! For each promise a history that breaks it, and one that nearly does.
 
 mod random;
+mod two_clients;
 pub(crate) mod world;
 
 use std::collections::BTreeSet;
@@ -900,6 +901,7 @@ fn a_run_under_a_floor_proves_nothing() {
     asked(Floors { acknowledged: 5, ..Floors::default() }).breaks(&[Kind::TooLittle]);
     asked(Floors { deliveries: 9, ..Floors::default() }).breaks(&[Kind::TooLittle]);
     asked(Floors { memberships: 1, ..Floors::default() }).breaks(&[Kind::TooLittle]);
+    asked(Floors { side_by_side: 1, ..Floors::default() }).breaks(&[Kind::TooLittle]);
     asked(Floors { quiet_ends: 2, ..Floors::default() }).breaks(&[Kind::TooLittle]);
     asked(Floors { resumes: [("log".to_owned(), 1)].into(), ..Floors::default() }).breaks(&[Kind::TooLittle]);
     asked(Floors { faults: [("pause".to_owned(), 1)].into(), ..Floors::default() }).breaks(&[Kind::TooLittle]);

@@ -101,6 +101,8 @@ pub struct Floors {
     pub deliveries: u64,
     /// Membership changes that were acknowledged.
     pub memberships: u64,
+    /// Sessions with one of another client of the same user beside them, at the same gateway and time.
+    pub side_by_side: u64,
     /// RESUMED with `recovered: true` that went on from a cursor, by `tier`.
     pub resumes: BTreeMap<String, u64>,
     /// Faults that took effect, by kind.

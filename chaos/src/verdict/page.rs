@@ -101,8 +101,10 @@ fn shown(out: &mut String, verdict: &Verdict) {
         let what = escaped(what);
         push(out, &format!("<tr><td>{what}</td><td class=\"{class}\">{count}</td><td>{floor}</td></tr>"));
     };
+    row("people", shown.people, None);
     row("clients", shown.clients, None);
     row("sessions", shown.sessions, None);
+    row("of these beside another of the same person", shown.side_by_side, Some(floors.side_by_side));
     row("conversations", shown.conversations, None);
     row("messages acknowledged", shown.acknowledged, Some(floors.acknowledged));
     row("messages sent again", shown.sent_again, None);

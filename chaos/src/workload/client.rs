@@ -50,6 +50,11 @@ impl Style {
             _ => Self { topics: true, mine: true },
         }
     }
+
+    /// Of somebody's second client: what one user's clients share at a gateway is what `/user/queue/events` follows.
+    pub fn of_a_second(number: usize) -> Self {
+        Self { topics: number.is_multiple_of(2), mine: true }
+    }
 }
 
 /// A subscription to one conversation.
@@ -81,6 +86,8 @@ pub(super) struct Mine {
 
 #[derive(Debug)]
 pub struct Client {
+    /// Unique, where two are of the same person.
+    pub(super) name: String,
     pub(super) person: Person,
     pub(super) style: Style,
     pub(super) setting: Arc<Setting>,
@@ -101,6 +108,7 @@ pub struct Client {
 impl Client {
     pub fn new(
         number: usize,
+        name: String,
         person: Person,
         style: Style,
         member_of: BTreeSet<i64>,
@@ -111,9 +119,10 @@ impl Client {
         let topic = Topic { cursor: None, state: TopicState::Due(Instant::now()), joined_again: false };
         let topics = if style.topics { member_of.iter().map(|id| (*id, topic)).collect() } else { BTreeMap::new() };
         Ok(Self {
-            history: Writer::client(&setting.folder, setting.clock, &person.name, person.user)?,
+            history: Writer::client(&setting.folder, setting.clock, &name, person.user)?,
             gateway: rng.random_range(0..setting.gateways.len()),
             rng,
+            name,
             person,
             style,
             setting,
@@ -181,7 +190,7 @@ impl Client {
         let pick = self.rng.random_range(0..self.member_of.len().max(1));
         let Some(conversation) = self.member_of.iter().nth(pick).copied() else { return };
         self.messages += 1;
-        let client_message_id = format!("{}-{}", self.person.name, self.messages);
+        let client_message_id = format!("{}-{}", self.name, self.messages);
         let filler = "Grüße an alle ✓ ".repeat(self.rng.random_range(0..8));
         let text = format!("{client_message_id}: {filler}");
         self.lanes.add(conversation, client_message_id, text);

@@ -26,6 +26,8 @@ pub const MOVERS: usize = 4;
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Before a request is made again.
 const BACK_OFF: Duration = Duration::from_millis(300);
+/// So many change their minds at once: a gateway may see both changes in one look.
+const AT_ONCE: f64 = 0.2;
 /// Of each conversation: members who leave and come back, and others who come and leave.
 const PEOPLE_OF_EACH: usize = 2;
 
@@ -44,9 +46,10 @@ pub struct Mover {
     log: RunLog,
     clock: Clock,
     rng: StdRng,
-    members: HashMap<i64, Member>,
+    /// By user, each client.
+    members: HashMap<i64, Vec<Member>>,
     pairs: Vec<Pair>,
-    /// Between two changes, on average.
+    /// Before a change, or two at once, on average.
     pause: Duration,
 }
 
@@ -61,8 +64,10 @@ impl Mover {
         changes: f64,
         seed: u64,
     ) -> Vec<Self> {
-        let members: HashMap<i64, Member> =
-            crowd.members.iter().map(|member| (member.person.user, member.clone())).collect();
+        let mut members: HashMap<i64, Vec<Member>> = HashMap::new();
+        for member in &crowd.members {
+            members.entry(member.person.user).or_default().push(member.clone());
+        }
         let mover = |number: usize| Self {
             rest: rest.clone(),
             log: log.clone(),
@@ -70,7 +75,7 @@ impl Mover {
             rng: StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(number as u64)),
             members: members.clone(),
             pairs: Vec::new(),
-            pause: Duration::from_secs_f64(MOVERS as f64 / changes),
+            pause: Duration::from_secs_f64(MOVERS as f64 * (1.0 + AT_ONCE) / changes),
         };
         let mut movers: Vec<Self> = (0..MOVERS).map(mover).collect();
         let everybody: Vec<i64> = people.everybody.iter().map(|person| person.user).collect();
@@ -104,12 +109,20 @@ impl Mover {
                 () = sleep(pause) => {}
             }
             let pick = self.rng.random_range(0..self.pairs.len());
-            let change = if self.pairs[pick].is_member { Change::Left } else { Change::Joined };
-            // Either may ask for it where both may.
-            let by_owner = self.rng.random_bool(0.5);
-            while !self.ask(pick, change, by_owner).await? && *phase.borrow() < Phase::Again {
-                sleep(BACK_OFF).await;
+            let changes = if self.rng.random_bool(AT_ONCE) { 2 } else { 1 };
+            for _ in 0..changes {
+                self.change(pick, &phase).await?;
             }
+        }
+        Ok(())
+    }
+
+    async fn change(&mut self, pick: usize, phase: &watch::Receiver<Phase>) -> Result<()> {
+        let change = if self.pairs[pick].is_member { Change::Left } else { Change::Joined };
+        // Either may ask for it where both may.
+        let by_owner = self.rng.random_bool(0.5);
+        while !self.ask(pick, change, by_owner).await? && *phase.borrow() < Phase::Again {
+            sleep(BACK_OFF).await;
         }
         Ok(())
     }
@@ -124,7 +137,7 @@ impl Mover {
             (_, Change::Left) => by_owner,
         };
         let by = if by_owner { owner } else { user };
-        let Person { token, .. } = &self.members[&by].person;
+        let Person { token, .. } = &self.members[&by][0].person;
         let asked = self.clock.now();
         let request = async {
             match (change, by_owner) {
@@ -156,8 +169,10 @@ impl Mover {
             (Outcome::Refused(_), Change::Joined) => return Ok(true),
         };
         self.pairs[pick].is_member = change == Change::Joined;
-        // A client that has left for good hears nothing any more.
-        let _ = self.members[&user].tell.send(news).await;
+        for member in &self.members[&user] {
+            // A client that has left for good hears nothing any more.
+            let _ = member.tell.send(news).await;
+        }
         Ok(true)
     }
 }

@@ -12,7 +12,7 @@ use e2e::{
 use rand::{SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::json;
 
-/// Somebody, with one client.
+/// Somebody.
 #[derive(Clone, Debug)]
 pub struct Person {
     pub name: String,

@@ -154,7 +154,7 @@ impl Client {
                 Some((end, _)) => Ok((end, format!("asked, then {why}"))),
                 None => Ok((End::Cut, why)),
             },
-            Err(Stop::Failed(error)) => Err(error.context(self.person.name.clone())),
+            Err(Stop::Failed(error)) => Err(error.context(self.name.clone())),
         }
     }
 

@@ -37,12 +37,6 @@ impl UserState {
         let index = self.memberships.binary_search_by_key(&conversation, |m| m.conversation).ok()?;
         self.memberships.get(index)
     }
-
-    /// All of a conversation that the state names.
-    pub fn of(&self, conversation: i64) -> impl Iterator<Item = &Membership> {
-        let ended = self.ended.iter().filter(move |ended| ended.conversation == conversation);
-        self.membership(conversation).into_iter().chain(ended)
-    }
 }
 
 /// What is to be done for a user.

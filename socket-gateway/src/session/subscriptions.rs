@@ -104,7 +104,19 @@ pub struct Plan {
     pub membership: Option<Membership>,
 }
 
+/// Where delivery of a conversation has ended: all memberships that began up to there were told. It is kept for two
+/// states, because the first may have been read before the end and still name them, and all of it would be delivered
+/// again. The second was read after the first was told, and what it knows is not told of again.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    at_seq: i64,
+    /// A state came since.
+    once: bool,
+}
+
 /// The conversations of one subscription to `/user/queue/events`.
+///
+/// States are shared with the user's other sessions here: one may name more that has ended than this one has asked for.
 ///
 /// A client may resume with the highest `user_seq` that it was told. So a RESUMED must not say one before every
 /// conversation joined up to it was RESUMED: joins are attached one after the other, in their order.
@@ -118,9 +130,7 @@ pub struct UserQueue {
     joining: Option<i64>,
     /// Memberships that are over, of conversations whose turn is not over yet: they begin behind its end.
     missed: Vec<Membership>,
-    /// Where delivery of conversations has ended, until a state was read that knows it: one that was read before still
-    /// names the membership, and all of it would be delivered again.
-    ended_at: HashMap<i64, i64>,
+    ended_at: HashMap<i64, End>,
     /// Could not be attached for now.
     failed: Vec<Plan>,
     pub retry_at: Option<Instant>,
@@ -155,15 +165,15 @@ impl UserQueue {
         let first = self.state.is_none();
         let named = |id: i64| first && resumed.start(id).is_some();
         let known = self.known(resumed).unwrap_or(i64::MAX);
-        self.ended_at.retain(|id, at| state.of(*id).any(|membership| membership.joined_seq <= *at));
-        let was_told = |m: &Membership| self.ended_at.get(&m.conversation).is_some_and(|at| m.joined_seq <= *at);
+        let was_told =
+            |m: &Membership| self.ended_at.get(&m.conversation).is_some_and(|end| m.joined_seq <= end.at_seq);
         let unseen = state.ended.iter().filter(|m| m.joined_user_seq > known && !named(m.conversation) && !was_told(m));
         self.missed.extend(unseen);
         let mut starts = Vec::new();
         let mut joins = Vec::new();
         for membership in &state.memberships {
             let id = membership.conversation;
-            if self.follows(id) || self.ended_at.contains_key(&id) {
+            if self.follows(id) || was_told(membership) {
                 continue;
             }
             let joined_since = resumed.user_seq.is_some_and(|user_seq| membership.joined_user_seq > user_seq)
@@ -174,6 +184,7 @@ impl UserQueue {
                 _ => joins.push(*membership),
             }
         }
+        self.ended_at.retain(|_, end| !std::mem::replace(&mut end.once, true));
         let (later, now) = std::mem::take(&mut self.missed).into_iter().partition(|m| self.follows(m.conversation));
         self.missed = later;
         joins.extend::<Vec<Membership>>(now);
@@ -219,7 +230,7 @@ impl UserQueue {
     pub fn ended(&mut self, conversation: i64, at_seq: i64) -> Option<Plan> {
         let tried = self.pending.remove(&conversation).and_then(|plan| plan.membership);
         self.attached.remove(&conversation);
-        self.ended_at.insert(conversation, at_seq);
+        self.ended_at.insert(conversation, End { at_seq, once: false });
         let (of_it, others) =
             std::mem::take(&mut self.missed).into_iter().partition(|m| m.conversation == conversation);
         self.missed = others;
@@ -399,6 +410,40 @@ mod tests {
         queue.attached(7);
         queue.state_changed(state_with(8, &[], &[member(7, 40, 7)]), &Resumed::default());
         assert_eq!((queue.ended(7, 45), queue.is_settled()), (None, true));
+    }
+
+    #[test]
+    fn who_joins_again_is_attached_though_a_state_names_what_ended_before() {
+        // Another device of the user has resumed from further back, and both are told the same.
+        let ended = [member(7, 1, 1)];
+        let mut queue = UserQueue::default();
+        queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
+        queue.attached(7);
+        assert_eq!(queue.ended(7, 15), None);
+        let plans = queue.state_changed(state_with(3, &[member(7, 20, 3)], &ended), &Resumed::default());
+        assert_eq!(starts(&plans), [(7, Start::Join { seq: 20 }, 3)]);
+        queue.attached(7);
+        assert_eq!(queue.ended(7, 25), None);
+        // It has come and gone in one read.
+        let plans = queue.state_changed(state_with(6, &[], &[member(7, 1, 1), member(7, 30, 5)]), &Resumed::default());
+        assert_eq!(starts(&plans), [(7, Start::Join { seq: 30 }, 6)]);
+    }
+
+    #[test]
+    fn what_was_delivered_in_one_go_is_not_begun_again_by_states_that_were_read_before() {
+        let mut resumed = Resumed::default();
+        let conversations = [(ConversationId(7), Position { seq: 5, epoch: None })].into();
+        assert!(resumed.add(Resume { conversations, user_seq: Some(1) }, 10));
+        let mut queue = UserQueue::default();
+        queue.state_changed(state(1, &[member(7, 1, 1)]), &resumed);
+        queue.attached(7);
+        // The attaching read shows two memberships, both over; a state is on its way that knows the end of one.
+        assert_eq!(queue.ended(7, 20), None);
+        assert_eq!(queue.state_changed(state(2, &[]), &resumed), []);
+        let plans = queue.state_changed(state_with(4, &[], &[member(7, 12, 3)]), &resumed);
+        assert_eq!(starts(&plans), []);
+        // Whoever reads later knows of all that ended by then.
+        assert_eq!(queue.ended_at.len(), 0);
     }
 
     #[tokio::test]
