@@ -58,6 +58,7 @@ run service chat.v1.ConnectionManager/UnregisterConnection \
 printf '\n# What only gateways ask\n'
 run user chat.v1.GatewayService/ReadHeads "{\"conversation_ids\": [$CONVERSATION]}"
 run service chat.v1.GatewayService/ReadHeads "{\"conversation_ids\": [$CONVERSATION]}"
+run service chat.v1.GatewayService/ReadHeads "{\"conversation_ids\": [$CONVERSATION, 7], \"locked\": \"LOCKED_ROWS_SKIP\"}"
 run service chat.v1.GatewayService/RegisterConnections "{\"connections\": [$connection]}"
 run service chat.v1.GatewayService/UnregisterConnections \
     '{"gateway_id": "example", "incarnation": "none", "connection_ids": ["by-hand"]}'

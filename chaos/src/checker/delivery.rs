@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     finding::{Finding, Kind},
-    ledger::{Conversation, Ledger},
+    ledger::{Conversation, Interval, Ledger},
     shown::Shown,
     streams::{Arrival, Attachment, Chain, What},
 };
@@ -192,10 +192,14 @@ impl Reader<'_, '_> {
         track.resumed_in = Some(self.number);
     }
 
-    /// The end of the membership that a subscription at `pos` was told the end of.
+    /// The end of the membership that a subscription at `pos` was told the end of. One that was followed by another before
+    /// the subscription was asked for is not what it was about.
     fn end_of(&self, conversation: &Conversation, pos: i64) -> Option<i64> {
         let intervals = conversation.intervals(self.chain.user);
-        let next = intervals.iter().find(|interval| interval.left_seq.is_none_or(|left| left >= pos))?;
+        let reaches = |interval: &Interval| interval.left_seq.is_none_or(|left| left >= pos);
+        let is_past = |behind: &[Interval]| behind.iter().any(|next| self.was_before(conversation, next.joined_seq));
+        let (_, next) =
+            intervals.iter().enumerate().find(|(at, one)| reaches(one) && !is_past(&intervals[at + 1..]))?;
         let begun = next.joined_seq <= pos + 1 || self.was_before(conversation, next.joined_seq);
         next.left_seq.filter(|_| begun)
     }

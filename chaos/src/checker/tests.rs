@@ -715,6 +715,29 @@ fn a_subscription_that_is_taken_away_has_had_all_of_the_membership() {
 }
 
 #[test]
+fn a_leaving_from_before_the_membership_is_not_its_end() {
+    let mut world = three();
+    world.subscribe(BOB, "one", Some(7));
+    world.disconnect(BOB);
+    world.leave(7, 2);
+    world.join(7, 2);
+    world.send(ALICE, 7);
+    world.answer(ALICE);
+    world.connect(BOB);
+    world.pump_all();
+    let mut run = Run::of(world);
+    run.is_clean();
+    // The leaving, 7-5, ended it.
+    let is_of_one = |record: &ClientRecord, seqs: fn(i64) -> bool| matches!(record, ClientRecord::Message { seq, subscription, .. } if subscription == "one" && seqs(*seq));
+    run.records(BOB).retain(|at| !is_of_one(&at.record, |seq| seq > 5));
+    let left = run.index(BOB, |record| is_of_one(record, |seq| seq == 5));
+    let mut end = run.records(BOB)[left].clone();
+    end.record = ClientRecord::Unsubscribed { session: 2, subscription: "one".to_owned(), taken_away: true };
+    run.records(BOB).insert(left + 1, end);
+    run.breaks(&[Kind::Lost]);
+}
+
+#[test]
 fn a_subscription_that_is_asked_for_again_after_its_end_goes_on_from_there() {
     let mut world = three();
     world.subscribe(BOB, "one", Some(7));
