@@ -112,7 +112,9 @@ impl Kind {
             Self::Late => "After a fault's end everything is with every connected client in time.",
             Self::NotBack => "Every client can come back and resume when the faults are over.",
             Self::Lag => "The consumers' lag goes back to zero.",
-            Self::Leaked => "Nothing stays in Redis of clients and gateways that are gone.",
+            Self::Leaked => {
+                "Nothing stays in Redis of clients and gateways that are gone, nor in a gateway of clients that are gone."
+            }
             Self::TooLittle => "The run has shown enough to say something.",
             Self::BadHistory => "The histories can be judged.",
         }

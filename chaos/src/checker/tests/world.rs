@@ -67,6 +67,8 @@ pub struct Subscription {
     pub name: String,
     pub topic: Option<i64>,
     places: BTreeMap<i64, Place>,
+    /// Of a topic, when it was asked for: up to here the gateway knows what became of the membership.
+    head: i64,
     /// The highest that the client was told.
     user_seq: Option<i64>,
     /// Up to here the gateway has looked at the user's memberships.
@@ -279,7 +281,7 @@ impl World {
     /// A new subscription, at the head.
     pub fn subscribe(&mut self, person: usize, name: &str, topic: Option<i64>) {
         let places = BTreeMap::new();
-        let subscription = Subscription { name: name.to_owned(), topic, places, user_seq: None, looked_at: 0 };
+        let subscription = Subscription { name: name.to_owned(), topic, places, head: 0, user_seq: None, looked_at: 0 };
         let who = &mut self.people[person];
         who.subscriptions.retain(|other| other.name != name);
         who.subscriptions.push(subscription);
@@ -356,6 +358,7 @@ impl World {
         let (session, head) = (self.people[person].session, self.rooms[&conversation].head());
         let subscription = &mut self.people[person].subscriptions[index];
         subscription.places.insert(conversation, Place { pos: after_seq, live: !ended });
+        subscription.head = head;
         let told = subscription.topic.is_none().then_some(user_seq);
         if told.is_some() {
             subscription.user_seq = subscription.user_seq.max(told);
@@ -433,7 +436,9 @@ impl World {
             }
             let event = &found.log[seq as usize - 1];
             // Their membership ends here, and this stream with it, whatever comes later.
-            let ends = event.event_type == "USER_LEFT" && event.subject == Some(user);
+            let subscription = &self.people[person].subscriptions[index];
+            let is_past = subscription.topic.is_some() && found.is_member(user) && seq <= subscription.head;
+            let ends = event.event_type == "USER_LEFT" && event.subject == Some(user) && !is_past;
             let sees =
                 found.sees(user, seq) || found.members[&user].iter().any(|one| one.from <= seq && one.to >= Some(seq));
             let record = ClientRecord::Message {
