@@ -159,9 +159,9 @@ impl chassis::Validate for Config {
                 "kafka.drain_deadline must be at most half of kafka.max_poll_interval: polling waits while a partition drains",
             ),
             (
-                kafka.drain_deadline + kafka.session_timeout + consumer::LEAVE_LIMIT * 2 <= self.shutdown.grace,
-                "kafka.drain_deadline and kafka.session_timeout must together be at least 4s below shutdown.grace: a stop \
-                 drains all partitions, waits for so long for a coordinator to commit to, and leaves the group",
+                kafka.drain_deadline + consumer::LEAVE_LIMIT * 3 <= self.shutdown.grace,
+                "kafka.drain_deadline must be at least 6s below shutdown.grace: a stop drains all partitions, commits, \
+                 leaves the group and closes",
             ),
             (
                 self.batch.max_record_bytes <= self.partition.queue_bytes,

@@ -12,7 +12,7 @@
 //! which librdkafka does not do for such a member by itself ([`leave`]).
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -53,7 +53,8 @@ const RIVAL_SESSIONS: u32 = 3;
 /// For a consumer to close before another one begins: librdkafka 2.3 may never come to the end of a close that meets a
 /// rebalance (its issue 4527).
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
-/// For the group to have forgotten a member that leaves, and then for the consumer to close.
+/// What each part of leaving may take, when all is drained: the last commit, until the group has forgotten the member, and
+/// the close. Without Kafka a commit alone would wait for the session's time.
 pub const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 const NO_BROKER: &str = "no broker is connected";
@@ -124,7 +125,7 @@ pub fn run(
 ) -> Result<(), ConsumerError> {
     let mut fenced: Option<Instant> = None;
     loop {
-        let consumer = create()?;
+        let consumer = Arc::new(create()?);
         match run_member(&consumer, config, draining) {
             Err(ConsumerError::Fenced(reason))
                 if fenced.is_none_or(|before| before.elapsed() > config.session_timeout * RIVAL_SESSIONS) =>
@@ -160,7 +161,7 @@ fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 
 }
 
 fn run_member(
-    consumer: &GroupConsumer,
+    consumer: &Arc<GroupConsumer>,
     config: &config::Kafka,
     draining: &CancellationToken,
 ) -> Result<(), ConsumerError> {
@@ -170,7 +171,10 @@ fn run_member(
     }
     let partitions = consumer.context().coordinator().all();
     let positions = consumer.context().coordinator().drain(&partitions);
-    commit(consumer, &positions);
+    let committing = Arc::clone(consumer);
+    if within(LEAVE_LIMIT, move || commit(&committing, &positions)).is_none() {
+        warn!(limit = ?LEAVE_LIMIT, "drained partitions could not be committed in time; they are repeated");
+    }
     info!(partitions = partitions.len(), "drained; leaving the consumer group");
     leave(consumer, config);
     Ok(())

@@ -6,11 +6,12 @@ use e2e::metrics::Metrics;
 use super::{Sources, TruthRecord};
 
 /// Each must be 0 then.
-const GAUGES: [&str; 6] = [
+const GAUGES: [&str; 7] = [
     "gateway_connections",
     "gateway_sessions",
     "gateway_subscriptions",
     "gateway_conversations",
+    "gateway_users",
     "gateway_sends_in_flight",
     "gateway_queued_bytes",
 ];

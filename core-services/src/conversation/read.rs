@@ -10,7 +10,10 @@
 
 mod locked;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use chassis::seeded::{self, Bug};
 use proto::{ConversationId, UserId};
@@ -236,8 +239,8 @@ fn pick(found: &Rows, pairs: &[(UserId, ConversationId)]) -> Vec<Option<Access>>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lock {
     None,
-    /// Waits for writers, for [`locked::WAIT`].
-    Share,
+    /// Waits for writers, for so long.
+    Share(Duration),
     /// Fails when a writer holds one.
     ShareNoWait,
     /// Leaves out what a writer holds.
@@ -249,7 +252,7 @@ impl Lock {
         match self {
             Lock::None => "",
             _ if seeded::on(Bug::PlainRead) => "",
-            Lock::Share => "FOR SHARE",
+            Lock::Share(_) => "FOR SHARE",
             Lock::ShareNoWait => "FOR SHARE NOWAIT",
             Lock::ShareSkipLocked => "FOR SHARE SKIP LOCKED",
         }
@@ -258,7 +261,7 @@ impl Lock {
     /// Behind SELECT: the server's own limit is in whole seconds, and for all statements of a session.
     fn hint(self) -> String {
         match self {
-            Lock::Share => format!("/*+ MAX_EXECUTION_TIME({}) */", locked::WAIT.as_millis()),
+            Lock::Share(wait) => format!("/*+ MAX_EXECUTION_TIME({}) */", wait.as_millis()),
             _ => String::new(),
         }
     }

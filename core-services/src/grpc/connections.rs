@@ -47,7 +47,11 @@ impl ConnectionManager for Connections {
         // Registered first, read after: what changes in between is told to the connection.
         let held = Held::wait();
         let (mut states, locked) = read::user_states(&self.0.db, &[user], &HashMap::new(), held, held).await?;
-        if !locked.is_empty() {
+        // Not told of its memberships, so not connected.
+        let is_busy =
+            !locked.is_empty() || states.iter().flat_map(|state| &state.memberships).any(|m| m.head.is_none());
+        if is_busy {
+            unregister(&self.0, &gateway, &[id]).await?;
             return Err(read::busy().into());
         }
         let Some(state) = states.pop() else {

@@ -111,7 +111,8 @@ fn users_sql(layout: &Layout) -> Result<String> {
         // Tests make a database each.
         r"GRANT ALL ON `chat\_%`.* TO 'chat'@'%'".to_owned(),
         format!("CREATE USER IF NOT EXISTS 'debezium'@'%' IDENTIFIED BY '{debezium}'"),
-        format!("ALTER USER 'debezium'@'%' IDENTIFIED BY '{debezium}'"),
+        // A chaos run that was interrupted may have locked it.
+        format!("ALTER USER 'debezium'@'%' IDENTIFIED BY '{debezium}' ACCOUNT UNLOCK"),
         "GRANT SELECT, RELOAD, SHOW DATABASES, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'debezium'@'%'"
             .to_owned(),
         // CREATE only because a grant on a table that a migration will make is refused without it.

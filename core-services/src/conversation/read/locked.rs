@@ -15,8 +15,10 @@ use crate::{
 };
 
 /// How long a row is waited for, and how long after the first wait of a call the last one may begin. So a call waits for
-/// twice this at most, well below the 5 s that gateways give it (`core.request_timeout`).
+/// rows for twice this at most, well below the 5 s that gateways give it (`core.request_timeout`).
 pub const WAIT: Duration = Duration::from_secs(1);
+/// How long each is waited for before any is for longer: rows that are only busy do not wait behind those that are stuck.
+const BRIEFLY: Duration = Duration::from_millis(100);
 
 /// Rows that one call asks for at once.
 const AT_ONCE: usize = 4;
@@ -37,15 +39,17 @@ where
         let answer = read(id, Lock::ShareNoWait);
         async move { (id, unless_locked(answer.await)) }
     };
-    let held = asked(ids, at_once, &mut rows).await?;
-    let waiting = |id| {
-        let answer = read(id, Lock::Share);
-        async move {
-            let Ok(_permit) = timeout_at(until, db.lock_wait()).await else { return (id, Ok(None)) };
-            (id, if Instant::now() < until { unless_locked(answer.await) } else { Ok(None) })
-        }
-    };
-    let locked = asked(held, waiting, &mut rows).await?;
+    let mut locked = asked(ids, at_once, &mut rows).await?;
+    for wait in [BRIEFLY, WAIT] {
+        let waiting = |id| {
+            let answer = read(id, Lock::Share(wait));
+            async move {
+                let Ok(_permit) = timeout_at(until, db.lock_wait()).await else { return (id, Ok(None)) };
+                (id, if Instant::now() < until { unless_locked(answer.await) } else { Ok(None) })
+            }
+        };
+        locked = asked(locked, waiting, &mut rows).await?;
+    }
     Ok((rows, locked.into_iter().collect()))
 }
 

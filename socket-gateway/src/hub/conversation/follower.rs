@@ -2,8 +2,9 @@
 //!
 //! A follower is *behind* while it replays (from the ring, else from pages of the log that it has in common with the
 //! others, paced by its session's queue), and *ahead* while its cursor is a head that the conversation has not reached.
-//! When cursor and position meet, at its head or above, it becomes a member. RESUMED is the first that a subscriber gets; where the log must be read, it waits for the first
-//! page, because only that tells whether the log still holds what was asked for.
+//! When cursor and position meet, at its head or above, it becomes a member. RESUMED is the first that a subscriber gets;
+//! where the log must be read, it waits for the first page, because only that tells whether the log still holds what was
+//! asked for.
 
 use std::sync::Arc;
 
@@ -180,6 +181,8 @@ impl Conversation {
             follower.start_over = false;
             follower.waiting = None;
             follower.cursor = position;
+            // Its head may be of that other past, too.
+            follower.head = follower.head.min(position);
             self.say_resumed(follower, false, Tier::Live);
         }
         loop {

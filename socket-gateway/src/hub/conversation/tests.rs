@@ -545,6 +545,17 @@ async fn a_leaving_from_before_the_membership_does_not_end_it() {
 }
 
 #[tokio::test]
+async fn a_leaving_after_a_head_that_went_back_ends_the_membership() {
+    let (mut world, _reader) = World::at(10);
+    let mut ahead = world.subscribe(2, Start::Head, Ok(member(13)));
+    ahead.resumed();
+    world.conversation.head_was_read(9, 1, Some(10), false);
+    assert!(!ahead.resumed().recovered);
+    world.conversation.arrived(event_of(10, 1, "USER_LEFT", 5), Stamp::default());
+    assert!(matches!(ahead.take()[..], [session::Event::Ended { at_seq: 10, removed: true, .. }]));
+}
+
+#[tokio::test]
 async fn a_former_member_who_resumes_gets_what_came_before_and_then_the_end() {
     let (mut world, _reader) = World::at(10);
     world.arrive(11..=14);
