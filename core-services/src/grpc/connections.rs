@@ -45,31 +45,16 @@ impl ConnectionManager for Connections {
             refuse(Code::TooManyConnections, format!("user {user} has {limit} connections, the most allowed"))?;
         }
         // Registered first, read after: what changes in between is told to the connection.
-        let held = Held::wait();
-        let (mut states, locked) = read::user_states(&self.0.db, &[user], &HashMap::new(), held, held).await?;
-        // Not told of its memberships, so not connected.
-        let is_busy =
-            !locked.is_empty() || states.iter().flat_map(|state| &state.memberships).any(|m| m.head.is_none());
-        if is_busy {
-            unregister(&self.0, &gateway, &[id]).await?;
-            return Err(read::busy().into());
+        match memberships(&self.0, user).await {
+            Ok((user_seq, memberships)) => {
+                Ok(Response::new(RegisterConnectionResponse { memberships, user_seq, epoch }))
+            }
+            Err(refused) => {
+                // Who is not told of its memberships is not connected.
+                unregister(&self.0, &gateway, &[id]).await?;
+                Err(refused.into())
+            }
         }
-        let Some(state) = states.pop() else {
-            unregister(&self.0, &gateway, &[id]).await?;
-            return Err(Refusal::new(Code::NotFound, format!("there is no user {user}")).into());
-        };
-        let memberships = state.memberships.into_iter().map(|membership| {
-            Ok(Membership {
-                conversation_id: membership.conversation.0,
-                head_seq: membership.head.ok_or_else(read::busy)?,
-                joined_seq: membership.joined_seq,
-                role: membership.role,
-                read_seq: membership.read_seq,
-                kind: membership.kind.as_str().to_owned(),
-            })
-        });
-        let memberships = memberships.collect::<Refusable<_, Refusal>>()?;
-        Ok(Response::new(RegisterConnectionResponse { memberships, user_seq: state.user_seq, epoch }))
     }
 
     async fn unregister_connection(
@@ -151,6 +136,29 @@ pub(super) async fn register(app: &App, connections: Vec<v1::Connection>) -> Ref
         app.producer.connection(EventType::Connected, connection, epoch);
     }
     Ok((epoch, over))
+}
+
+/// What a connection of the user is told: their `user_seq`, and the memberships with their heads.
+async fn memberships(app: &App, user: UserId) -> Refusable<(i64, Vec<Membership>)> {
+    let held = Held::wait();
+    let (mut states, locked) = read::user_states(&app.db, &[user], &HashMap::new(), held, held).await?;
+    if !locked.is_empty() {
+        return Err(read::busy().into());
+    }
+    let Some(state) = states.pop() else {
+        return Err(Refusal::new(Code::NotFound, format!("there is no user {user}")).into());
+    };
+    let memberships = state.memberships.into_iter().map(|membership| {
+        Ok(Membership {
+            conversation_id: membership.conversation.0,
+            head_seq: membership.head.ok_or_else(read::busy)?,
+            joined_seq: membership.joined_seq,
+            role: membership.role,
+            read_seq: membership.read_seq,
+            kind: membership.kind.as_str().to_owned(),
+        })
+    });
+    Ok((state.user_seq, memberships.collect::<Refusable<_>>()?))
 }
 
 pub(super) async fn unregister(app: &App, gateway: &GatewayRef, ids: &[String]) -> Refusable<()> {

@@ -7,6 +7,7 @@ use proto::rpc::v1::{
     ReadHeadsResponse, ReadUserStatesRequest, ReadUserStatesResponse, RegisterConnectionRequest,
     connection_manager_client::ConnectionManagerClient, gateway_service_client::GatewayServiceClient,
 };
+use redis::AsyncCommands as _;
 use sqlx::{Connection as _, MySqlConnection};
 use tonic::{Code, Status};
 
@@ -164,9 +165,11 @@ async fn users_that_are_held_are_named_and_heads_that_are_held_keep_no_state_bac
         let asked = RegisterConnectionRequest { connection: Some(connection.clone()) };
         in_time(connections.register_connection(service.request(asked))).await
     };
+    let registered = async || -> usize { core.redis().await.hlen(core.keys.user_connections(alice.id)).await.unwrap() };
     assert_eq!(register().await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(registered().await, 0, "who is refused is not connected");
     of_conversation.close().await.unwrap();
     let heads: Vec<i64> = register().await.unwrap().memberships.iter().map(|membership| membership.head_seq).collect();
-    assert_eq!(heads, [1, 1]);
+    assert_eq!((heads, registered().await), (vec![1, 1], 1));
     core.finish().await;
 }
