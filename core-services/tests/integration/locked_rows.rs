@@ -101,6 +101,35 @@ async fn who_attaches_to_held_rows_does_not_keep_the_others_of_the_call_waiting(
 }
 
 #[tokio::test]
+async fn a_row_that_is_only_busy_does_not_wait_behind_those_that_are_stuck() {
+    let core = Core::start().await;
+    let (alice, service) = (core.register("alice").await, core.service().await);
+    let mut holders = Vec::new();
+    for _ in 0..HELD {
+        let stuck = core.channel(&alice).await;
+        holders.push((stuck, hold(&core, "conversations", stuck).await));
+    }
+    let busy = core.channel(&alice).await;
+    let mut ids: Vec<i64> = holders.iter().map(|(stuck, _)| *stuck).collect();
+    // Ids are asked for in their order, so it is behind all the others.
+    assert!(ids.iter().all(|stuck| *stuck < busy));
+    ids.push(busy);
+    let of_busy = hold(&core, "conversations", busy).await;
+    let released = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        of_busy.close().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(read_heads(&core, &service, &ids, LockedRows::Wait), released);
+    let answer = answer.unwrap();
+    let read: Vec<i64> = answer.heads.iter().map(|head| head.conversation_id).collect();
+    assert_eq!((read, answer.locked_conversation_ids.len()), (vec![busy], HELD));
+    for (_, holder) in holders {
+        holder.close().await.unwrap();
+    }
+    core.finish().await;
+}
+
+#[tokio::test]
 async fn heads_that_are_held_are_named_and_the_others_are_read() {
     let core = Core::start().await;
     let (alice, service) = (core.register("alice").await, core.service().await);
