@@ -234,6 +234,8 @@ impl Stomp {
 
 /// What a semaphore can count, and more than anybody wants.
 const REPLAY_BYTES_MAX: usize = 4 << 30;
+/// Above what core waits for rows that are being changed.
+const REQUEST_TIMEOUT_MIN: Duration = Duration::from_secs(3);
 
 impl Validate for Config {
     fn validate(&self) -> Result<(), String> {
@@ -262,7 +264,7 @@ impl Validate for Config {
             return Err(format!("{key} must be above 0"));
         }
         let client_url = &self.sockjs.client_url;
-        let rules: [(bool, &str); 19] = [
+        let rules: [(bool, &str); 20] = [
             (
                 !self.gateway.id.is_empty() && self.gateway.id.chars().all(id_is_safe),
                 "gateway.id must be letters, digits, dashes and dots",
@@ -279,6 +281,10 @@ impl Validate for Config {
             (
                 self.core.open_timeout < self.core.request_timeout,
                 "core.open_timeout must be under core.request_timeout",
+            ),
+            (
+                self.core.request_timeout >= REQUEST_TIMEOUT_MIN,
+                "core.request_timeout must be at least 3s: core waits up to 2s for rows that are being changed",
             ),
             (!self.core.breaker_time.is_zero(), "core.breaker_time must be above 0s"),
             (
@@ -375,6 +381,7 @@ pub mod tests {
             let message = load(&[(key, value)]).unwrap_err();
             assert!(names.iter().all(|name| message.contains(name)), "{message}");
         }
+        assert!(load(&[("CORE__REQUEST_TIMEOUT", "2900ms")]).unwrap_err().contains("core.request_timeout"));
         assert!(load(&[("CORE__BREAKER_TIME", "0s")]).unwrap_err().contains("core.breaker_time"));
         assert!(load(&[("CORE__BATCH", "0")]).unwrap_err().contains("core.batch"));
         assert!(load(&[("SOCKJS__HEARTBEAT", "0s")]).unwrap_err().contains("sockjs.heartbeat"));

@@ -173,7 +173,7 @@ async fn conversations_of_a_core_that_falls_silent_wait_once() {
 async fn a_call_that_timed_out_spares_the_next_ones_the_wait_until_the_core_is_tried_again() {
     let (silent, other) = (Core::new(0).await, Core::new(1).await);
     silent.stop();
-    let keys = [("CORE__REQUEST_TIMEOUT", "1s"), ("CORE__BREAKER_TIME", "2s")];
+    let keys = [("CORE__REQUEST_TIMEOUT", "3s"), ("CORE__BREAKER_TIME", "2s")];
     let (endpoints, config, metrics) = endpoints([&silent.url, &other.url], &keys).await;
     let (answer, took) = call(&endpoints, 0, "").await;
     assert!(answer == Ok(1) && took >= config.request_timeout, "{took:?}");
