@@ -1,19 +1,19 @@
-//! The shortest piece of history that shows a finding: the few records of that client and conversation around it, what
-//! was sent and answered, what is stored, and the faults that were on.
+//! The shortest piece of history that shows a finding: what the client has seen of that conversation, without all that
+//! the checker can do without; what was sent and answered, what is stored, and the faults that were on.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use serde::Serialize;
 
 use crate::{
-    checker::{Finding, Kind, Place},
-    history::{ClientRecord, Histories, RunRecord},
+    checker::{self, Finding, Kind, Place},
+    history::{At, ClientRecord, Histories, History, RunRecord},
     truth::TruthRecord,
 };
 
 use super::{Line, seconds};
 
-/// So many arrivals before the place, and so many behind it.
+/// So many arrivals before the place, and so many behind it, are looked at.
 const BEFORE: usize = 3;
 const AFTER: usize = 2;
 /// A fault that ended so long before is shown, in µs.
@@ -26,6 +26,9 @@ pub struct Evidence<'a> {
     truth: &'a [TruthRecord],
 }
 
+/// Records of clients: which client, which of its records.
+type Records = BTreeSet<(usize, usize)>;
+
 impl<'a> Evidence<'a> {
     pub fn new(histories: &'a Histories, truth: &'a [TruthRecord]) -> Self {
         Self { histories, truth }
@@ -34,7 +37,8 @@ impl<'a> Evidence<'a> {
     pub fn of(&self, finding: &Finding) -> Vec<Line> {
         let mut places = self.of_message(finding);
         if let Some(place) = finding.place {
-            places.extend(self.around(finding, place));
+            let seen = self.shortest(finding, self.around(finding, place), &places);
+            places.extend(seen);
         }
         let mut lines: Vec<(u64, Line)> = Vec::new();
         let mut time = None;
@@ -60,13 +64,60 @@ impl<'a> Evidence<'a> {
         lines
     }
 
-    /// What the client saw on that subscription and conversation, around the place.
-    fn around(&self, finding: &Finding, place: Place) -> BTreeSet<(usize, usize)> {
-        let Some(history) = self.histories.clients.get(place.client) else { return BTreeSet::new() };
+    /// Of what was seen, what can't be left out: with the rest, the checker would no longer say the same. All of it if it
+    /// does not say so even now, because that takes more than one subscription.
+    fn shortest(&self, finding: &Finding, seen: Records, story: &Records) -> Records {
+        let concerns = |record: &&TruthRecord| match record {
+            TruthRecord::Conversation { id, .. } => finding.conversation == Some(*id),
+            TruthRecord::Event { conversation, .. }
+            | TruthRecord::Message { conversation, .. }
+            | TruthRecord::Member { conversation, .. } => finding.conversation == Some(*conversation),
+            _ => true,
+        };
+        // What is stored, and who was a member, stays: without it something else would be true.
+        let truth: Vec<TruthRecord> = self.truth.iter().filter(concerns).cloned().collect();
+        let shows = |seen: &Records| self.is_found(finding, &seen.union(story).copied().collect(), &truth);
+        let mut needed = seen;
+        if !shows(&needed) {
+            return needed;
+        }
+        loop {
+            let before = needed.len();
+            // A session's beginning can be left out only behind what was in it.
+            for record in needed.clone().into_iter().rev() {
+                needed.remove(&record);
+                if !shows(&needed) {
+                    needed.insert(record);
+                }
+            }
+            if needed.len() == before {
+                return needed;
+            }
+        }
+    }
+
+    /// Whether the checker finds the same in these records alone.
+    fn is_found(&self, finding: &Finding, kept: &Records, truth: &[TruthRecord]) -> bool {
+        let of_client = |(client, history): (usize, &History)| {
+            let kept = kept.range((client, 0)..(client + 1, 0));
+            let records = kept.filter_map(|(_, record)| history.records.get(*record).cloned()).collect();
+            History { name: history.name.clone(), user: history.user, records }
+        };
+        let clients = self.histories.clients.iter().enumerate().map(of_client).collect();
+        let histories = Histories { run: self.histories.run.clone(), clients };
+        let whole = |Place { client, record }: Place| kept.range((client, 0)..).nth(record).copied();
+        let same = |found: &Finding| {
+            let place = found.place.and_then(whole).map(|(client, record)| Place { client, record });
+            Finding { text: finding.text.clone(), place, ..found.clone() } == *finding
+        };
+        checker::check(&histories, truth).findings.iter().any(same)
+    }
+
+    /// What the client saw on that subscription and conversation, around the place and wherever else it came.
+    fn around(&self, finding: &Finding, place: Place) -> Records {
+        let Some(history) = self.histories.clients.get(place.client) else { return Records::new() };
         let records = &history.records;
-        let mut found = BTreeSet::new();
-        let mut take = |record: usize| found.insert((place.client, record));
-        let concerns = |record: &ClientRecord| match record {
+        let is_arrival = |at: &At<ClientRecord>| match &at.record {
             ClientRecord::Message { subscription, conversation, .. }
             | ClientRecord::Resumed { subscription, conversation, .. } => {
                 finding.subscription.as_ref().is_none_or(|of| of == subscription)
@@ -74,53 +125,40 @@ impl<'a> Evidence<'a> {
             }
             _ => false,
         };
-        let of_session = |record: &ClientRecord| match record {
+        let frames = |at: &At<ClientRecord>| match &at.record {
             ClientRecord::Subscribed { subscription, .. }
             | ClientRecord::Attached { subscription, .. }
             | ClientRecord::Unsubscribed { subscription, .. } => {
                 finding.subscription.as_ref().is_some_and(|of| of == subscription)
             }
             ClientRecord::Connected { .. } | ClientRecord::Disconnected { .. } => true,
+            ClientRecord::Resumed { .. } => is_arrival(at),
             _ => false,
         };
-        take(place.record);
-        let mut before = 0;
-        for record in (0..place.record.min(records.len())).rev() {
-            let what = &records[record].record;
-            if concerns(what) && (before < BEFORE || matches!(what, ClientRecord::Resumed { .. })) {
-                before += 1;
-                take(record);
-            } else if of_session(what) {
-                take(record);
-            }
-            if matches!(what, ClientRecord::Connected { .. }) {
-                break;
-            }
+        let again = |at: &At<ClientRecord>| match &at.record {
+            ClientRecord::Message { seq, .. } => finding.seq == Some(*seq) && is_arrival(at),
+            _ => false,
+        };
+        let others = records.iter().enumerate().filter(|(_, at)| again(at)).map(|(record, _)| record);
+        let mut found = BTreeSet::from([place.record]);
+        for record in others.chain([place.record]) {
+            found.insert(record);
+            // Its session, from beginning to end.
+            let began = |at: &At<ClientRecord>| matches!(at.record, ClientRecord::Connected { .. });
+            let ended = |at: &At<ClientRecord>| matches!(at.record, ClientRecord::Disconnected { .. });
+            let first = records.iter().take(record).rposition(began).unwrap_or(0);
+            let rest = records.iter().skip(record).position(ended);
+            let last = rest.map_or(records.len(), |rest| record + rest + 1);
+            found.extend((first..last).filter(|record| frames(&records[*record])));
         }
-        let mut after = 0;
-        for (record, at) in records.iter().enumerate().skip(place.record + 1) {
-            if concerns(&at.record) || of_session(&at.record) {
-                take(record);
-                after += 1;
-            }
-            if after == AFTER {
-                break;
-            }
-        }
-        // The other times that it came.
-        for (record, at) in records.iter().enumerate() {
-            if let ClientRecord::Message { seq, .. } = &at.record
-                && concerns(&at.record)
-                && finding.seq == Some(*seq)
-            {
-                take(record);
-            }
-        }
-        found
+        let arrivals = |range: Range<usize>| range.filter(|record| is_arrival(&records[*record]));
+        found.extend(arrivals(0..place.record.min(records.len())).rev().take(BEFORE));
+        found.extend(arrivals(place.record + 1..records.len()).take(AFTER));
+        found.into_iter().map(|record| (place.client, record)).collect()
     }
 
     /// Everything about the message: sent, answered.
-    fn of_message(&self, finding: &Finding) -> BTreeSet<(usize, usize)> {
+    fn of_message(&self, finding: &Finding) -> Records {
         let named = finding.client_message_id.as_deref();
         let stored = self.truth.iter().find_map(|record| match record {
             TruthRecord::Message { conversation, seq, client_message_id, .. }
@@ -130,7 +168,7 @@ impl<'a> Evidence<'a> {
             }
             _ => None,
         });
-        let mut found = BTreeSet::new();
+        let mut found = Records::new();
         for (client, history) in self.histories.clients.iter().enumerate() {
             for (record, at) in history.records.iter().enumerate() {
                 let (of, id, seq) = match &at.record {
@@ -234,7 +272,7 @@ fn readable(record: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{At, Change};
+    use crate::history::Change;
 
     #[test]
     fn a_record_reads_as_a_line() {
