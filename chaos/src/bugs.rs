@@ -118,10 +118,12 @@ pub const RECIPES: [Recipe; 10] = [
     Recipe {
         bug: "ReadBeforeRegister",
         guard: "the head is read after the interest is announced",
-        // The announcement takes longer than the read; and people come and go, so that there is a lot to announce.
+        // The announcement takes longer than the read. People come and go, so that there is something to announce, and send
+        // much, so that something is committed meanwhile.
         faults: &[Fault::Link(Trouble::Delay, Route::GatewayRedis)],
-        duration: Duration::from_secs(30),
-        session: Duration::from_secs(5),
+        duration: Duration::from_secs(60),
+        rate: 200.0,
+        session: Duration::from_secs(3),
         off: &[Layer::GapFill],
         breaks: &[Kind::Gap, Kind::Lost, Kind::Late],
         ..USUAL

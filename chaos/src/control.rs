@@ -107,14 +107,14 @@ impl Tried {
         if self.without_bug { self.found.is_empty() && could_be_run } else { !self.found.is_empty() }
     }
 
-    /// `seed 2 of 5`, or `NOT found`; and the other way round where the bug was left out.
+    /// How many seeds it took, or `NOT found`; and the other way round where the bug was left out.
     fn result(&self) -> String {
         let Self { runs, seeds, .. } = self;
         match (self.without_bug, self.found.is_empty()) {
-            (false, false) => format!("found by seed {runs} of {seeds}"),
+            (false, false) => format!("found after {runs} of {seeds} seeds"),
             (false, true) => format!("NOT found by {runs} seeds"),
             (true, true) => format!("{runs} of {seeds} seeds find nothing of the kind"),
-            (true, false) => format!("seed {runs} of {seeds} finds it ALL THE SAME"),
+            (true, false) => format!("found ALL THE SAME after {runs} of {seeds} seeds"),
         }
     }
 }
@@ -170,7 +170,7 @@ mod tests {
     fn a_bug_is_said_to_be_found_with_the_promise_that_broke() {
         let found = tried(false, &[(Kind::Gap, 3)]);
         assert!(found.is_right());
-        let text = "bug GapCheckOff: found by seed 2 of 5: gap (3): No event is passed over within a session.";
+        let text = "bug GapCheckOff: found after 2 of 5 seeds: gap (3): No event is passed over within a session.";
         assert_eq!(found.to_string(), text);
         let not = tried(false, &[]);
         assert!(!not.is_right() && not.to_string().contains("NOT found by 2 seeds"), "{not}");
@@ -189,7 +189,7 @@ mod tests {
         let table = Table(&[tried(false, &[(Kind::Gap, 3)]), tried(false, &[])]).to_string();
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.len(), 4, "{table}");
-        assert!(lines[1].contains("seed 2 of 5") && lines[1].contains("gap (3)"), "{table}");
+        assert!(lines[1].contains("2 of 5 seeds") && lines[1].contains("gap (3)"), "{table}");
         assert!(lines[3].starts_with("1 of 2"), "{table}");
     }
 }
