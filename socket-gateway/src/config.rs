@@ -202,6 +202,8 @@ section!(Limits {
     sends_in_flight: usize,
     sends_per_second: u32,
     sends_burst: u32,
+    subscribes_per_second: u32,
+    subscribes_burst: u32,
     #[serde(with = "bytes")]
     message_body: usize,
     #[serde(with = "bytes")]
@@ -259,12 +261,14 @@ impl Validate for Config {
             ("limits.sends_in_flight", self.limits.sends_in_flight),
             ("limits.sends_per_second", self.limits.sends_per_second as usize),
             ("limits.sends_burst", self.limits.sends_burst as usize),
+            ("limits.subscribes_per_second", self.limits.subscribes_per_second as usize),
+            ("limits.subscribes_burst", self.limits.subscribes_burst as usize),
         ];
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(format!("{key} must be above 0"));
         }
         let client_url = &self.sockjs.client_url;
-        let rules: [(bool, &str); 20] = [
+        let rules: [(bool, &str); 21] = [
             (
                 !self.gateway.id.is_empty() && self.gateway.id.chars().all(id_is_safe),
                 "gateway.id must be letters, digits, dashes and dots",
@@ -319,6 +323,10 @@ impl Validate for Config {
             ),
             (self.limits.message_body <= self.stomp.max_body, "limits.message_body must not be above stomp.max_body"),
             (
+                self.limits.subscriptions <= self.limits.subscribes_burst as usize,
+                "limits.subscribes_burst must not be below limits.subscriptions",
+            ),
+            (
                 self.limits.replay_low_water < self.limits.outgoing,
                 "limits.replay_low_water must be under limits.outgoing",
             ),
@@ -372,6 +380,7 @@ pub mod tests {
             ("STOMP__MAX_BODY", "2MiB", ["websocket.max_message", "stomp.max_body"]),
             ("SOCKJS__MAX_SEND", "128KiB", ["sockjs.max_send", "stomp.max_body"]),
             ("LIMITS__MESSAGE_BODY", "300KiB", ["limits.message_body", "stomp.max_body"]),
+            ("LIMITS__SUBSCRIBES_BURST", "255", ["limits.subscribes_burst", "limits.subscriptions"]),
             ("LIMITS__OUTGOING", "64KiB", ["limits.replay_low_water", "limits.outgoing"]),
             ("SHUTDOWN__GRACE", "9s", ["shutdown.grace", "drain.window"]),
             ("HUB__REPLAY_BYTES", "128KiB", ["hub.replay_bytes", "core.log_page_bytes"]),
@@ -383,6 +392,7 @@ pub mod tests {
         }
         assert!(load(&[("CORE__REQUEST_TIMEOUT", "2900ms")]).unwrap_err().contains("core.request_timeout"));
         assert!(load(&[("CORE__BREAKER_TIME", "0s")]).unwrap_err().contains("core.breaker_time"));
+        assert!(load(&[("LIMITS__SUBSCRIBES_PER_SECOND", "0")]).unwrap_err().contains("limits.subscribes_per_second"));
         assert!(load(&[("CORE__BATCH", "0")]).unwrap_err().contains("core.batch"));
         assert!(load(&[("SOCKJS__HEARTBEAT", "0s")]).unwrap_err().contains("sockjs.heartbeat"));
         assert!(load(&[("SOCKJS__CLIENT_URL", "/x\"><script>")]).unwrap_err().contains("sockjs.client_url"));

@@ -493,7 +493,7 @@ impl Conversation {
         self.metrics.resets.inc();
         self.skip_to(position);
         self.pages.clear();
-        self.followers.iter_mut().for_each(|follower| follower.start_over = true);
+        self.followers.iter_mut().for_each(|follower| follower.start_over = Some(position));
         self.advance_followers(|_| true);
     }
 

@@ -58,6 +58,8 @@ pub struct Settings {
     pub sends_in_flight: usize,
     pub sends_per_second: u32,
     pub sends_burst: u32,
+    pub subscribes_per_second: u32,
+    pub subscribes_burst: u32,
     pub message_body: usize,
     /// An id that a client chooses, bytes.
     pub id: usize,
@@ -223,7 +225,8 @@ pub struct Machine {
     applying: VecDeque<(u64, Held)>,
     next_no: u64,
     in_flight: usize,
-    bucket: Bucket,
+    send_bucket: Bucket,
+    subscribe_bucket: Bucket,
     typed_at: HashMap<i64, Instant>,
     outputs: Outputs,
 }
@@ -240,7 +243,8 @@ impl Machine {
         Self {
             over: Over::new(settings.subscriptions),
             transactions: Transactions::new(settings.held),
-            bucket: Bucket::new(settings.sends_per_second, settings.sends_burst, now),
+            send_bucket: Bucket::new(settings.sends_per_second, settings.sends_burst, now),
+            subscribe_bucket: Bucket::new(settings.subscribes_per_second, settings.subscribes_burst, now),
             phase: Phase::Opening { deadline: now + settings.connect_timeout },
             settings,
             metrics,
@@ -320,6 +324,7 @@ impl Machine {
         if matches!(self.phase, Phase::Ended) {
             return;
         }
+        let was_read = self.wants_input();
         match input {
             Input::Received => self.received_at = now,
             Input::Wrote => self.written_at = now,
@@ -335,6 +340,10 @@ impl Machine {
         }
         self.go_on_applying(now);
         self.leave_if_done();
+        if !was_read && self.wants_input() {
+            // What it sent meanwhile, heart-beats too, is still to be read.
+            self.received_at = now;
+        }
     }
 
     fn frame(&mut self, frame: Frame, now: Instant) {
@@ -355,7 +364,7 @@ impl Machine {
                 self.end(Disconnect::protocol("CONNECT came twice").receipt(again.receipt));
             }
             (Phase::Open, Command::Send(send)) => self.send(send, now),
-            (Phase::Open, Command::Subscribe(subscribe)) => self.subscribe(subscribe),
+            (Phase::Open, Command::Subscribe(subscribe)) => self.subscribe(subscribe, now),
             (Phase::Open, Command::Unsubscribe { id, receipt }) => self.unsubscribe(&id, receipt),
             (Phase::Open, Command::Disconnect { receipt }) => {
                 let deadline = Some(now + self.settings.retry.deadline);
@@ -387,7 +396,7 @@ impl Machine {
             Event::Delivered { subscription, conversation, seq } => {
                 self.delivered(subscription, Message { conversation, seq });
             }
-            Event::Attached { subscription, conversation } => self.attached_to(subscription, conversation),
+            Event::Attached { subscription, conversation, head } => self.attached_to(subscription, conversation, head),
             Event::Refused { subscription, conversation, refusal } => {
                 self.attach_refused(subscription, conversation, &refusal, now);
             }

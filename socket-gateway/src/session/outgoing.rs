@@ -14,7 +14,7 @@
 //! come along with a frame.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io::{self, IoSlice},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -66,7 +66,7 @@ pub enum Event {
     /// A request without a state of its own (typing, read position) was taken or refused.
     Done { no: u64, result: Result<(), Refusal> },
     /// RESUMED is queued: the subscription is attached to the conversation.
-    Attached { subscription: u32, conversation: i64 },
+    Attached { subscription: u32, conversation: i64, head: i64 },
     /// A sequenced event is queued for a subscription that acknowledges.
     Delivered { subscription: u32, conversation: i64, seq: i64 },
     /// It could not be attached.
@@ -82,7 +82,7 @@ pub enum Event {
 }
 
 /// A replay that goes on when the queue has run low.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiter {
     pub subscription: u32,
     pub conversation: i64,
@@ -144,7 +144,7 @@ struct State {
     /// Bytes of a replay that are on their way here.
     reserved: usize,
     events: Vec<Event>,
-    waiters: Vec<Waiter>,
+    waiters: BTreeSet<Waiter>,
     /// Somebody will flush it soon.
     dirty: bool,
     /// The socket takes no more for now; the session's task waits for it.
@@ -164,7 +164,7 @@ struct State {
 pub struct News {
     pub events: Vec<Event>,
     /// Replays to be told to go on.
-    pub waiters: Vec<Waiter>,
+    pub waiters: BTreeSet<Waiter>,
     pub overflowed: bool,
     /// The client is gone.
     pub broken: bool,
@@ -201,7 +201,7 @@ impl Outgoing {
             replayed: 0,
             reserved: 0,
             events: Vec::new(),
-            waiters: Vec::new(),
+            waiters: BTreeSet::new(),
             dirty: false,
             blocked: false,
             broken: false,
@@ -302,7 +302,7 @@ impl Outgoing {
         }
         Poll::Ready(News {
             events: std::mem::take(&mut state.events),
-            waiters: if low { std::mem::take(&mut state.waiters) } else { Vec::new() },
+            waiters: if low { std::mem::take(&mut state.waiters) } else { BTreeSet::new() },
             overflowed: state.overflowed,
             broken: state.broken,
         })
@@ -379,8 +379,8 @@ impl Outgoing {
     pub fn wait_for_low_water(&self, waiter: Waiter) -> bool {
         let mut state = self.lock();
         let wait = !state.is_low(self.low_water) && !state.closed && !state.overflowed;
-        if wait && !state.waiters.contains(&waiter) {
-            state.waiters.push(waiter);
+        if wait {
+            state.waiters.insert(waiter);
         }
         wait
     }
@@ -400,7 +400,7 @@ impl Outgoing {
             state.sink = Sink::taken();
         }
         state.closed = true;
-        (state.events, state.waiters, state.waker) = (Vec::new(), Vec::new(), None);
+        (state.events, state.waiters, state.waker) = (Vec::new(), BTreeSet::new(), None);
         state.report(&self.metrics);
     }
 }

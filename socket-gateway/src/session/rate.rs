@@ -1,8 +1,11 @@
-//! A token bucket.
+//! A token bucket, and what is told of an empty one.
 
 use std::time::Duration;
 
+use proto::Code;
 use tokio::time::Instant;
+
+use crate::refusal::Refusal;
 
 /// Refills at `per_second` up to `burst`.
 #[derive(Debug)]
@@ -30,6 +33,12 @@ impl Bucket {
             Err(Duration::from_secs_f64((1.0 - self.tokens) / self.per_second))
         }
     }
+}
+
+/// The answer to a frame for which there was no token, and which may come again after `wait`.
+pub fn limited(message: String, wait: Duration) -> Refusal {
+    let ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+    Refusal::new(Code::RateLimited, message).retry_after_ms(ms)
 }
 
 #[cfg(test)]

@@ -79,6 +79,8 @@ impl Settings {
             sends_in_flight: limits.sends_in_flight,
             sends_per_second: limits.sends_per_second,
             sends_burst: limits.sends_burst,
+            subscribes_per_second: limits.subscribes_per_second,
+            subscribes_burst: limits.subscribes_burst,
             message_body: limits.message_body,
             id: limits.id,
             held: super::transactions::Limits {

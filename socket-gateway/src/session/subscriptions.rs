@@ -1,7 +1,7 @@
 //! The subscriptions of a session, and what `/user/queue/events` follows.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -119,15 +119,20 @@ struct End {
 /// States are shared with the user's other sessions here: one may name more that has ended than this one has asked for.
 ///
 /// A client may resume with the highest `user_seq` that it was told. So a RESUMED must not say one before every
-/// conversation joined up to it was RESUMED: joins are attached one after the other, in their order.
+/// conversation joined up to it was RESUMED: joins are attached one after the other, in their order, and wait for an
+/// earlier one of a conversation that is still followed for the membership before that.
 #[derive(Debug, Default)]
 pub struct UserQueue {
     state: Option<Arc<UserState>>,
-    attached: HashSet<i64>,
+    /// With the head of the attaching read: it has shown every membership that began up to there.
+    attached: HashMap<i64, i64>,
     /// On their way to be attached.
     pending: HashMap<i64, Plan>,
+    /// In the order of `joined_user_seq`.
     joins: VecDeque<Membership>,
     joining: Option<i64>,
+    /// Memberships of now, of conversations that were followed already when they were told of.
+    renewed: Vec<Membership>,
     /// Memberships that are over, of conversations whose turn is not over yet: they begin behind its end.
     missed: Vec<Membership>,
     ended_at: HashMap<i64, End>,
@@ -144,7 +149,7 @@ impl UserQueue {
 
     /// Every conversation that the hub may know this subscription by.
     pub fn conversations(&self) -> Vec<i64> {
-        self.attached.iter().chain(self.pending.keys()).copied().collect()
+        self.attached.keys().chain(self.pending.keys()).copied().collect()
     }
 
     /// The `user_seq` up to which nothing has to be told of any more.
@@ -153,10 +158,27 @@ impl UserQueue {
     }
 
     fn follows(&self, id: i64) -> bool {
-        self.attached.contains(&id)
+        self.attached.contains_key(&id)
             || self.pending.contains_key(&id)
             || self.joins.iter().any(|join| join.conversation == id)
             || self.failed.iter().any(|plan| plan.conversation == id)
+    }
+
+    /// Whether it will be told of only when the conversation has ended, which is still followed for a former membership.
+    fn is_behind(&self, membership: &Membership) -> bool {
+        let id = membership.conversation;
+        if let Some(head) = self.attached.get(&id) {
+            return membership.joined_seq > *head;
+        }
+        // The attaching read may show it, or have been made before.
+        let plan = self.pending.get(&id).or_else(|| self.failed.iter().find(|plan| plan.conversation == id));
+        plan.is_some_and(|plan| plan.membership != Some(*membership))
+    }
+
+    /// The first that waits for the end of a former membership, by its `user_seq`.
+    fn first_behind(&self) -> Option<i64> {
+        let behind = self.renewed.iter().chain(&self.missed).filter(|membership| self.is_behind(membership));
+        behind.map(|membership| membership.joined_user_seq).min()
     }
 
     /// What the user may see now: says what to attach. What is gone ends by itself, by its USER_LEFT. A membership that
@@ -171,8 +193,12 @@ impl UserQueue {
         self.missed.extend(unseen);
         let mut starts = Vec::new();
         let mut joins = Vec::new();
+        self.renewed.clear();
         for membership in &state.memberships {
             let id = membership.conversation;
+            if self.is_behind(membership) {
+                self.renewed.push(*membership);
+            }
             if self.follows(id) || was_told(membership) {
                 continue;
             }
@@ -196,9 +222,10 @@ impl UserQueue {
             let gone = resumed.conversations.keys().filter(|id| state.membership(**id).is_none());
             starts.extend(gone.filter_map(|id| Some((*id, resumed.start(*id)?))));
         }
-        joins.sort_by_key(|join| join.joined_user_seq);
         self.joins.extend(joins);
-        let user_seq = self.joins.front().map_or(state.user_seq, |join| join.joined_user_seq - 1);
+        self.sort_joins();
+        let untold = self.joins.front().map(|join| join.joined_user_seq).into_iter().chain(self.first_behind()).min();
+        let user_seq = untold.map_or(state.user_seq, |untold| untold - 1);
         self.state = Some(Arc::clone(&state));
         self.retry_at = None;
         let mut plans: Vec<Plan> = std::mem::take(&mut self.failed);
@@ -211,10 +238,14 @@ impl UserQueue {
         plans
     }
 
-    /// RESUMED of a conversation is queued.
-    pub fn attached(&mut self, conversation: i64) -> Option<Plan> {
+    /// RESUMED of a conversation is queued; `head`: of the attaching read.
+    pub fn attached(&mut self, conversation: i64, head: i64) -> Option<Plan> {
         self.pending.remove(&conversation);
-        self.attached.insert(conversation);
+        if self.attached.insert(conversation, head).is_some() {
+            // Again, because of a new epoch: what was known of it is of another past.
+            self.renewed.retain(|membership| membership.conversation != conversation);
+            self.missed.retain(|membership| membership.conversation != conversation);
+        }
         self.joined(conversation)
     }
 
@@ -238,6 +269,7 @@ impl UserQueue {
         let now = self.state.as_ref().and_then(|state| state.membership(conversation)).copied();
         let later = of_it.into_iter().chain(now).filter(|later| later.joined_seq > at_seq && tried != Some(*later));
         self.joins.extend(later.min_by_key(|later| later.joined_seq));
+        self.sort_joins();
         self.joined(conversation)
     }
 
@@ -248,14 +280,23 @@ impl UserQueue {
         self.next_join()
     }
 
+    fn sort_joins(&mut self) {
+        self.joins.make_contiguous().sort_by_key(|join| join.joined_user_seq);
+    }
+
     fn next_join(&mut self) -> Option<Plan> {
         if self.joining.is_some() {
+            return None;
+        }
+        let first = self.joins.front()?.joined_user_seq;
+        let behind = self.first_behind();
+        if behind.is_some_and(|behind| behind < first) {
             return None;
         }
         let membership = self.joins.pop_front()?;
         let Membership { conversation, joined_seq, joined_user_seq } = membership;
         self.joining = Some(conversation);
-        let user_seq = match (self.joins.is_empty(), &self.state) {
+        let user_seq = match (self.joins.is_empty() && behind.is_none(), &self.state) {
             (true, Some(state)) => state.user_seq,
             _ => joined_user_seq,
         };
@@ -269,6 +310,9 @@ impl UserQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of attaching reads, below where anybody joins again.
+    const HEAD: i64 = 11;
 
     fn member(conversation: i64, joined_seq: i64, joined_user_seq: i64) -> Membership {
         Membership { conversation, joined_seq, joined_user_seq }
@@ -292,7 +336,7 @@ mod tests {
         let plans = queue.state_changed(state(2, &[member(7, 1, 1), member(8, 3, 2)]), &Resumed::default());
         assert_eq!(starts(&plans), [(7, Start::Head, 2), (8, Start::Head, 2)]);
         assert!(!queue.is_settled());
-        assert_eq!((queue.attached(7), queue.attached(8), queue.is_settled()), (None, None, true));
+        assert_eq!((queue.attached(7, HEAD), queue.attached(8, HEAD), queue.is_settled()), (None, None, true));
         let more = state(3, &[member(7, 1, 1), member(8, 3, 2), member(9, 4, 3)]);
         assert_eq!(starts(&queue.state_changed(more, &Resumed::default())), [(9, Start::Join { seq: 4 }, 3)]);
     }
@@ -312,18 +356,18 @@ mod tests {
         let expected = [(5, Start::Head, 2), (7, after, 2), (6, after, 2), (9, Start::Join { seq: 4 }, 3)];
         assert_eq!(starts(&plans), expected);
         // The second join is told of only when the first was.
-        assert_eq!(queue.attached(9).map(|plan| (plan.conversation, plan.user_seq)), Some((8, 4)));
+        assert_eq!(queue.attached(9, HEAD).map(|plan| (plan.conversation, plan.user_seq)), Some((8, 4)));
     }
 
     #[test]
     fn who_left_and_joined_again_goes_on_at_the_new_join() {
         let mut queue = UserQueue::default();
         queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
-        queue.attached(7);
+        queue.attached(7, HEAD);
         assert_eq!(queue.state_changed(state(3, &[member(7, 20, 3)]), &Resumed::default()), []);
         let plan = queue.ended(7, 15).unwrap();
         assert_eq!((plan.conversation, plan.start), (7, Start::Join { seq: 20 }));
-        queue.attached(7);
+        queue.attached(7, HEAD);
         assert_eq!(queue.ended(7, 25), None);
     }
 
@@ -331,12 +375,12 @@ mod tests {
     fn a_state_that_was_read_before_the_end_of_a_membership_does_not_begin_it_again() {
         let mut queue = UserQueue::default();
         queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
-        queue.attached(7);
+        queue.attached(7, HEAD);
         assert_eq!(queue.ended(7, 15), None);
         let before = state(2, &[member(7, 1, 1), member(9, 4, 2)]);
         let plans = queue.state_changed(before, &Resumed::default());
         assert_eq!(starts(&plans), [(9, Start::Join { seq: 4 }, 2)]);
-        queue.attached(9);
+        queue.attached(9, HEAD);
         assert_eq!(queue.state_changed(state(3, &[member(9, 4, 2)]), &Resumed::default()), []);
         let again = state(4, &[member(7, 20, 4), member(9, 4, 2)]);
         assert_eq!(starts(&queue.state_changed(again, &Resumed::default())), [(7, Start::Join { seq: 20 }, 4)]);
@@ -362,15 +406,15 @@ mod tests {
     fn a_membership_that_came_and_went_unseen_is_attached_in_its_turn() {
         let mut queue = UserQueue::default();
         queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
-        queue.attached(7);
+        queue.attached(7, HEAD);
         assert_eq!(queue.known(&Resumed::default()), Some(1));
         let ended = [member(8, 5, 2), member(8, 9, 4), member(7, 1, 1)];
         let plans =
             queue.state_changed(state_with(6, &[member(7, 1, 1), member(9, 3, 6)], &ended), &Resumed::default());
         assert_eq!(starts(&plans), [(8, Start::Join { seq: 5 }, 2)]);
-        assert_eq!(queue.attached(8).map(|plan| (plan.conversation, plan.user_seq)), Some((9, 6)));
+        assert_eq!(queue.attached(8, HEAD).map(|plan| (plan.conversation, plan.user_seq)), Some((9, 6)));
         // All of it is delivered by then, and an older state does not begin it again.
-        assert_eq!((queue.ended(8, 12), queue.attached(9), queue.is_settled()), (None, None, true));
+        assert_eq!((queue.ended(8, 12), queue.attached(9, HEAD), queue.is_settled()), (None, None, true));
         let again = state_with(6, &[member(7, 1, 1), member(9, 3, 6)], &ended);
         assert_eq!(queue.state_changed(again, &Resumed::default()), []);
     }
@@ -387,7 +431,7 @@ mod tests {
         let plans = queue.state_changed(state_with(9, &[member(8, 30, 9)], &ended), &resumed);
         let after = Start::After { seq: 12, epoch: None };
         assert_eq!(starts(&plans), [(6, after, 4), (7, Start::Join { seq: 4 }, 5)]);
-        let plan = queue.attached(7).unwrap();
+        let plan = queue.attached(7, HEAD).unwrap();
         assert_eq!((plan.conversation, plan.start, plan.user_seq), (8, Start::Join { seq: 2 }, 9));
         // Who says nothing of what they know has missed nothing.
         let plans = UserQueue::default().state_changed(state_with(9, &[], &ended), &Resumed::default());
@@ -398,16 +442,16 @@ mod tests {
     fn a_short_membership_behind_one_that_is_still_delivered_waits_for_its_end() {
         let mut queue = UserQueue::default();
         queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
-        queue.attached(7);
+        queue.attached(7, HEAD);
         assert_eq!(queue.state_changed(state_with(4, &[], &[member(7, 20, 3)]), &Resumed::default()), []);
         assert_eq!(queue.state_changed(state(4, &[]), &Resumed::default()), []);
         let plan = queue.ended(7, 15).unwrap();
         assert_eq!((plan.conversation, plan.start), (7, Start::Join { seq: 20 }));
-        queue.attached(7);
+        queue.attached(7, HEAD);
         assert_eq!(queue.ended(7, 22), None);
         // One that the attaching read has shown already is not begun again.
         queue.state_changed(state(5, &[member(7, 30, 5)]), &Resumed::default());
-        queue.attached(7);
+        queue.attached(7, HEAD);
         queue.state_changed(state_with(8, &[], &[member(7, 40, 7)]), &Resumed::default());
         assert_eq!((queue.ended(7, 45), queue.is_settled()), (None, true));
     }
@@ -418,11 +462,11 @@ mod tests {
         let ended = [member(7, 1, 1)];
         let mut queue = UserQueue::default();
         queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
-        queue.attached(7);
+        queue.attached(7, HEAD);
         assert_eq!(queue.ended(7, 15), None);
         let plans = queue.state_changed(state_with(3, &[member(7, 20, 3)], &ended), &Resumed::default());
         assert_eq!(starts(&plans), [(7, Start::Join { seq: 20 }, 3)]);
-        queue.attached(7);
+        queue.attached(7, HEAD);
         assert_eq!(queue.ended(7, 25), None);
         // It has come and gone in one read.
         let plans = queue.state_changed(state_with(6, &[], &[member(7, 1, 1), member(7, 30, 5)]), &Resumed::default());
@@ -436,7 +480,7 @@ mod tests {
         assert!(resumed.add(Resume { conversations, user_seq: Some(1) }, 10));
         let mut queue = UserQueue::default();
         queue.state_changed(state(1, &[member(7, 1, 1)]), &resumed);
-        queue.attached(7);
+        queue.attached(7, HEAD);
         // The attaching read shows two memberships, both over; a state is on its way that knows the end of one.
         assert_eq!(queue.ended(7, 20), None);
         assert_eq!(queue.state_changed(state(2, &[]), &resumed), []);
@@ -444,6 +488,66 @@ mod tests {
         assert_eq!(starts(&plans), []);
         // Whoever reads later knows of all that ended by then.
         assert_eq!(queue.ended_at.len(), 0);
+    }
+
+    /// 7 was joined again, at `user_seq` 7; 9 behind that.
+    fn joined_again(head: Option<i64>) -> UserQueue {
+        let mut resumed = Resumed::default();
+        let conversations = [(ConversationId(7), Position { seq: 12, epoch: None })].into();
+        assert!(resumed.add(Resume { conversations, user_seq: Some(6) }, 10));
+        let mut queue = UserQueue::default();
+        assert_eq!(starts(&queue.state_changed(state(6, &[]), &resumed)).len(), 1);
+        if let Some(head) = head {
+            assert_eq!(queue.attached(7, head), None);
+        }
+        let plans = queue.state_changed(state(8, &[member(7, 16, 7), member(9, 1, 8)]), &resumed);
+        assert_eq!(starts(&plans), [], "its RESUMED would say 8, and 7 was not told");
+        queue
+    }
+
+    #[test]
+    fn no_join_is_told_before_an_earlier_one_whose_conversation_has_not_ended_yet() {
+        let mut queue = joined_again(Some(15));
+        let plan = queue.ended(7, 15).unwrap();
+        assert_eq!((plan.conversation, plan.start, plan.user_seq), (7, Start::Join { seq: 16 }, 7));
+        let plan = queue.attached(7, 16).unwrap();
+        assert_eq!((plan.conversation, plan.user_seq), (9, 8));
+        assert_eq!((queue.attached(9, 1), queue.is_settled()), (None, true));
+    }
+
+    #[test]
+    fn a_later_join_waits_until_it_is_known_what_the_attaching_read_has_shown() {
+        // It has shown the renewed membership, so nothing ends.
+        let mut queue = joined_again(None);
+        assert_eq!(queue.attached(7, 16).map(|plan| (plan.conversation, plan.user_seq)), Some((9, 8)));
+        // It has not: its end comes first.
+        let mut queue = joined_again(None);
+        assert_eq!(queue.attached(7, 15), None);
+        assert_eq!(queue.ended(7, 15).map(|plan| plan.conversation), Some(7));
+        assert_eq!(queue.attached(7, 16).map(|plan| plan.conversation), Some(9));
+        // It can't be made for now, and is made again with the next state.
+        let mut queue = joined_again(None);
+        assert_eq!(queue.refused(7, Instant::now()), None);
+        let again = state(9, &[member(7, 16, 7), member(9, 1, 8), member(10, 1, 9)]);
+        let plans = queue.state_changed(again, &Resumed::default());
+        assert_eq!(plans.iter().map(|plan| plan.conversation).collect::<Vec<_>>(), [7]);
+        assert_eq!(queue.attached(7, 16).map(|plan| (plan.conversation, plan.user_seq)), Some((9, 8)));
+    }
+
+    #[test]
+    fn what_an_older_epoch_has_told_holds_nothing_up() {
+        let mut queue = joined_again(Some(15));
+        let plan = queue.attached(7, 12).map(|plan| plan.conversation);
+        assert_eq!(plan, Some(9));
+    }
+
+    #[test]
+    fn a_join_before_a_renewed_one_says_no_more_than_itself() {
+        let mut queue = UserQueue::default();
+        queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
+        queue.attached(7, HEAD);
+        let plans = queue.state_changed(state(4, &[member(9, 1, 2), member(7, 20, 4)]), &Resumed::default());
+        assert_eq!(starts(&plans), [(9, Start::Join { seq: 1 }, 2)]);
     }
 
     #[tokio::test]

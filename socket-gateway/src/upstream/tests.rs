@@ -193,7 +193,7 @@ async fn a_call_that_timed_out_spares_the_next_ones_the_wait_until_the_core_is_t
 #[tokio::test]
 async fn where_all_were_silent_they_are_asked_all_the_same() {
     let (silent, other) = (Core::new(0).await, Core::new(1).await);
-    let keys = [("CORE__REQUEST_TIMEOUT", "600ms"), ("CORE__BREAKER_TIME", "1h")];
+    let keys = [("CORE__REQUEST_TIMEOUT", "3s"), ("CORE__BREAKER_TIME", "1h")];
     let (endpoints, ..) = endpoints([&silent.url, &other.url], &keys).await;
     silent.stop();
     other.stop();

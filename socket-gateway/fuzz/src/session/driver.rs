@@ -70,6 +70,8 @@ fn settings(high: bool) -> Settings {
         sends_in_flight: of(2, 256),
         sends_per_second: of(2, 200) as u32,
         sends_burst: of(6, 2000) as u32,
+        subscribes_per_second: of(2, 50) as u32,
+        subscribes_burst: of(6, 512) as u32,
         message_body: of(64, 65_536),
         id: 1024,
         held: HeldLimits { transactions: of(2, 16), frames: of(4, 1000), bytes: of(200, 262_144) },

@@ -85,7 +85,7 @@ impl World {
             Request::Attach { subscription, conversation } => Input::Event(match how % 4 {
                 0 => {
                     self.requests.push(Request::Follow { subscription, conversation });
-                    Event::Attached { subscription, conversation }
+                    Event::Attached { subscription, conversation, head: 1 }
                 }
                 1 => Event::Refused { subscription, conversation, refusal: refusal(3) },
                 2 => Event::Refused { subscription, conversation, refusal: refusal(1) },
@@ -159,7 +159,7 @@ pub fn refusal(how: usize) -> Refusal {
 pub fn unasked(what: usize, subscription: usize, conversation: usize) -> Input {
     let (no, subscription, conversation) = (subscription as u64, subscription as u32, conversation as i64);
     Input::Event(match what % 13 {
-        0 => Event::Attached { subscription, conversation },
+        0 => Event::Attached { subscription, conversation, head: 1 },
         1 => Event::Refused { subscription, conversation, refusal: refusal(1) },
         2 => Event::Ended { subscription, conversation, at_seq: 2, removed: true },
         3 => Event::Ended { subscription, conversation, at_seq: 0, removed: false },

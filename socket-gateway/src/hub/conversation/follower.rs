@@ -35,13 +35,15 @@ pub struct Follower {
     pub attach: Attach,
     /// The last seq that it got, or that it may not see.
     pub cursor: i64,
-    /// What it was told is of another past: it goes on from the position.
-    pub start_over: bool,
+    /// What it would get next is lost, or of another past: it goes on from there.
+    pub start_over: Option<i64>,
     visible: Visible,
     /// Up to here `visible` is the truth; memberships that end later end by their USER_LEFT.
     head: i64,
     /// RESUMED was not sent yet.
     opening: bool,
+    /// What it will say: nothing was missed.
+    recovered: bool,
     /// It waits for a page, which will take some of its session's queue.
     waiting: Option<Reserved>,
     /// The last seq of the page that it reads.
@@ -67,9 +69,16 @@ impl Follower {
         self.waiting.is_some()
     }
 
-    /// It was told nothing yet.
+    /// It was told nothing yet, and could still be refused.
     pub fn is_opening(&self) -> bool {
-        self.opening
+        self.opening && !matches!(self.attach.start, Start::Afresh { .. })
+    }
+
+    /// The log no longer holds what it would get next. Behind the head of its attaching read its membership may have
+    /// ended, so that is still looked for.
+    pub fn has_lost(&mut self, position: i64) {
+        let head = self.head.min(position);
+        self.start_over = Some(if self.cursor < head { head } else { position });
     }
 }
 
@@ -88,24 +97,26 @@ impl Conversation {
             return super::refuse(&attach, &Refusal::new(Code::NotAMember, message));
         }
         let (cursor, recovered) = match attach.start {
-            // What came since the read is delivered where it is at hand.
-            Start::Head if head >= top || self.ring.get(head + 1).is_some() => (head, true),
-            Start::Head => (top, true),
+            // What came since the read is delivered: the end of the membership may be in it.
+            Start::Head => (head, true),
             Start::Join { seq } => ((seq - 1).min(top), true),
             Start::Afresh { seq } => (seq.min(top), false),
             Start::After { seq, epoch } if seq <= top && epoch.is_none_or(|epoch| epoch == self.epoch) => (seq, true),
-            Start::After { .. } => (top, false),
+            Start::After { .. } => (head, false),
         };
+        // A session may attach thousands: what each is told is paced like what is replayed.
+        let paused = attach.outgoing.wait_for_low_water(self.waiter(&attach));
         let mut follower = Follower {
             attach,
             cursor,
-            start_over: false,
+            start_over: None,
             visible,
             head,
             opening: true,
+            recovered,
             waiting: None,
             page_until: 0,
-            paused: false,
+            paused,
         };
         // Where nothing is to be read from the log, what is said first is known now.
         let next = follower.visible.next_after(cursor);
@@ -118,12 +129,18 @@ impl Conversation {
         };
         // Of a new epoch nothing that was asked for can be missing in the log.
         let tier = tier.or(afresh.then_some(Tier::Log));
-        if let Some(tier) = tier {
-            self.say_resumed(&mut follower, recovered, tier);
+        if let Some(tier) = tier.filter(|_| !paused) {
+            self.say_resumed(&mut follower, tier);
         }
         self.followers.push(follower);
-        self.advance_one(self.followers.len() - 1);
-        self.read_page();
+        if !paused {
+            self.advance_one(self.followers.len() - 1);
+            self.read_page();
+        }
+    }
+
+    fn waiter(&self, attach: &Attach) -> Waiter {
+        Waiter { subscription: attach.key.subscription, conversation: self.id }
     }
 
     /// For somebody who may see nothing of it at all.
@@ -177,13 +194,19 @@ impl Conversation {
 
     fn advance(&mut self, follower: &mut Follower) -> Next {
         let Some(position) = self.position else { return Next::Stays };
-        if follower.start_over {
-            follower.start_over = false;
+        if let Some(cursor) = follower.start_over.take() {
             follower.waiting = None;
-            follower.cursor = position;
+            follower.cursor = cursor;
             // Its head may be of that other past, too.
             follower.head = follower.head.min(position);
-            self.say_resumed(follower, false, Tier::Live);
+            follower.recovered = false;
+            self.say_resumed(follower, Tier::Live);
+        }
+        let waiter = self.waiter(&follower.attach);
+        // What waits for a page has its place reserved.
+        if follower.opening && follower.waiting.is_none() && follower.attach.outgoing.wait_for_low_water(waiter) {
+            follower.paused = true;
+            return Next::Stays;
         }
         loop {
             let Some(seq) = follower.visible.next_after(follower.cursor) else {
@@ -192,14 +215,12 @@ impl Conversation {
             follower.cursor = seq - 1;
             if follower.cursor >= position {
                 if follower.opening {
-                    self.say_resumed(follower, true, Tier::Live);
+                    self.say_resumed(follower, Tier::Live);
                 }
                 // Up to its head only a follower can tell a USER_LEFT of the past from one that ends its membership.
                 let level = follower.cursor == position && position >= follower.head;
                 return if level && follower.visible.is_open_from(seq) { Next::Joins } else { Next::Stays };
             }
-            let key = follower.attach.key;
-            let waiter = Waiter { subscription: key.subscription, conversation: self.id };
             let outgoing = &follower.attach.outgoing;
             let (event, tier) = match self.ring.get(seq) {
                 Some(event) => (Some(Arc::clone(event)), Tier::Ring),
@@ -224,7 +245,7 @@ impl Conversation {
                 return Next::Stays;
             }
             if follower.opening {
-                self.say_resumed(follower, true, tier);
+                self.say_resumed(follower, tier);
             }
             if follower.send(&event) == Pushed::Closed {
                 return Next::Gone;
@@ -241,7 +262,7 @@ impl Conversation {
     /// A former member has got all that may be seen.
     fn end(&self, follower: &mut Follower) -> Next {
         if follower.opening {
-            self.say_resumed(follower, true, Tier::Live);
+            self.say_resumed(follower, Tier::Live);
         }
         let user_seq = follower.attach.user_seq;
         let resumed = self.resumed(follower.cursor, true, true, Tier::Live, Vec::new(), user_seq);
@@ -255,17 +276,17 @@ impl Conversation {
         resumed_frame(&attach.head, resumed, self.epoch, attach.outgoing.encoding())
     }
 
-    fn say_resumed(&self, follower: &mut Follower, recovered: bool, tier: Tier) {
+    fn say_resumed(&self, follower: &mut Follower, tier: Tier) {
         let attach = &follower.attach;
         let top = self.position.unwrap_or(follower.head).max(follower.head);
         let skipped = follower.visible.skipped(follower.cursor, top);
-        let mut resumed = self.resumed(follower.cursor, recovered, false, tier, skipped, attach.user_seq);
+        let mut resumed = self.resumed(follower.cursor, follower.recovered, false, tier, skipped, attach.user_seq);
         resumed.head = resumed.head.max(top);
         attach.outgoing.push(Class::Control, self.resumed_frame(attach, &resumed));
         if std::mem::take(&mut follower.opening) {
             self.metrics.resumed_from(tier);
             let (subscription, conversation) = (attach.key.subscription, attach.conversation);
-            attach.outgoing.notify(session::Event::Attached { subscription, conversation });
+            attach.outgoing.notify(session::Event::Attached { subscription, conversation, head: follower.head });
         }
     }
 }

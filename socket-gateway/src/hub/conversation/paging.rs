@@ -36,11 +36,12 @@ impl Conversation {
             let goes_on = page.events.first().map_or(read.up_to, |event| event.seq - 1);
             let lost =
                 |follower: &&mut Follower| follower.is_waiting() && (read.after..goes_on).contains(&follower.cursor);
-            self.followers.iter_mut().filter(lost).for_each(|follower| follower.start_over = true);
+            let position = self.position.unwrap_or(read.position);
+            self.followers.iter_mut().filter(lost).for_each(|follower| follower.has_lost(position));
             self.paged_to = page.events.last().map_or(read.after, |event| event.seq) + 1;
             self.pages.add(page.events, page.room);
         }
-        self.advance_followers(|follower| follower.is_waiting() || follower.start_over);
+        self.advance_followers(|follower| follower.is_waiting() || follower.start_over.is_some());
     }
 
     fn page_failed(&mut self, read: LogRead, refusal: &Refusal) {

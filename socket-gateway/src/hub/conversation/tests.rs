@@ -104,6 +104,13 @@ impl World {
         start: Start,
         answer: Result<Attached, Refusal>,
     ) -> Reader {
+        let (reader, position) = self.ask(subscription, user, scope, start);
+        self.conversation.attached(reader.key, answer, position, self.now);
+        reader
+    }
+
+    /// A subscriber whose attaching read is on its way, and where the conversation stood when it began.
+    fn ask(&mut self, subscription: u32, user: i64, scope: Scope, start: Start) -> (Reader, Option<i64>) {
         let outgoing = session::outgoing_tests::queue(1 << 20, 1 << 16);
         let attach = Attach {
             key: key(subscription),
@@ -119,8 +126,7 @@ impl World {
         self.conversation.attach(attach);
         let effects = self.effects();
         let [Effect::Attach { key: asked, position, .. }] = effects[..] else { panic!("{effects:?}") };
-        self.conversation.attached(asked, answer, position, self.now);
-        Reader { key: asked, outgoing, got: VecDeque::new() }
+        (Reader { key: asked, outgoing, got: VecDeque::new() }, position)
     }
 
     /// Answers every attachment that a new epoch asks for.
@@ -294,12 +300,55 @@ async fn what_there_was_no_room_for_before_the_first_read_is_read_from_the_log()
     let mut world = World::new();
     world.arrive(11..60);
     let mut reader = world.subscribe(1, Start::Head, Ok(member(10)));
-    let last = reader.resumed().after_seq;
-    assert!(10 < last && last < 59);
+    let effects = world.effects();
+    let [Effect::ReadLog(fill), Effect::ReadLog(page)] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!((fill.reader, page.reader, page.after), (super::Reader::Fill, super::Reader::Followers, 10));
+    assert!(10 < fill.after && fill.after < 59);
+    world.answer(page, 59, 11..=page.up_to);
+    world.answer(fill, 59, fill.after + 1..60);
+    assert_eq!(reader.resumed().after_seq, 10);
+    assert_eq!(reader.seqs(), (11..60).collect::<Vec<_>>());
+}
+
+/// A reader whose attaching read, of a member at 8, is answered behind another's, which has set the position to 10.
+fn overtaken(start: Start) -> (World, Reader) {
+    let mut world = World::new();
+    let (slow, position) = world.ask(1, 5, Scope::Topic, start);
+    world.subscribe_as(2, 6, Scope::Topic, Start::Head, Ok(member(10))).resumed();
+    world.conversation.attached(slow.key, Ok(member(8)), position, world.now);
+    world.arrive([11]);
+    (world, slow)
+}
+
+/// Removed with 9.
+fn page_with_the_end(first: i64) -> Page {
+    let mut events: Vec<_> = (first..9).map(event).collect();
+    events.extend([event_of(9, 1, "USER_LEFT", 5), event(10)]);
+    Page { events, head: 11, epoch: 1, complete: true, room: None }
+}
+
+#[tokio::test]
+async fn whose_membership_has_ended_since_the_attaching_read_gets_nothing_behind_its_end() {
+    let (mut world, mut slow) = overtaken(Start::Head);
     let read = world.read();
-    assert_eq!(read.after, last);
-    world.answer(read, 59, last + 1..60);
-    assert_eq!(reader.seqs(), (last + 1..60).collect::<Vec<_>>());
+    assert_eq!((read.after, read.up_to), (8, 10));
+    assert!(slow.seqs().is_empty());
+    world.conversation.log_was_read(read, Ok(page_with_the_end(9)), world.now);
+    let events = slow.take();
+    assert!(matches!(events[..], [.., session::Event::Ended { at_seq: 9, removed: true, .. }]), "{events:?}");
+    assert_eq!(slow.resumed().after_seq, 8);
+    assert_eq!(slow.seqs(), [9]);
+}
+
+#[tokio::test]
+async fn where_the_log_has_lost_something_the_end_of_the_membership_is_still_found() {
+    let (mut world, mut slow) = overtaken(Start::After { seq: 2, epoch: None });
+    let read = world.read();
+    assert_eq!((read.after, read.up_to), (2, 10));
+    world.conversation.log_was_read(read, Ok(page_with_the_end(6)), world.now);
+    let resumed = slow.resumed();
+    assert_eq!((resumed.after_seq, resumed.recovered), (8, false));
+    assert_eq!(slow.seqs(), [9]);
 }
 
 #[tokio::test]

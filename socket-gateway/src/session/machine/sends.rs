@@ -1,7 +1,5 @@
 //! SENDs of a session.
 
-use std::time::Duration;
-
 use proto::{
     Code,
     rpc::v1::{AckKind, CreateMessageRequest, CreateMessageResponse},
@@ -16,6 +14,7 @@ use crate::{
         destination::SendTo,
         frames::{self, About},
         lane::{Lane, Settled, Step},
+        rate,
         request::{self, Message, Read, Resume, Token},
         transactions::{Due, Work},
     },
@@ -114,12 +113,8 @@ impl Machine {
             return Err(Refusal::new(Code::Forbidden, "the token lacks the scope messages:write"));
         }
         // What is held for a transaction is counted as it comes, and not when it is committed.
-        self.bucket.take(now).map_err(|wait: Duration| {
-            let per_second = self.settings.sends_per_second;
-            let message = format!("more than {per_second} SENDs a second");
-            let ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
-            Refusal::new(Code::RateLimited, message).retry_after_ms(ms)
-        })
+        let per_second = self.settings.sends_per_second;
+        self.send_bucket.take(now).map_err(|wait| rate::limited(format!("more than {per_second} SENDs a second"), wait))
     }
 
     fn send_message(&mut self, conversation: i64, message: Message, due: Due, now: Instant) {

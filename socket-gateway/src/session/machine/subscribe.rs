@@ -14,6 +14,7 @@ use crate::{
         acks::{Acks, Message},
         destination::Topic,
         frames::{self, About},
+        rate,
         request::Resume,
         subscriptions::{Plan, Subscription, UserQueue},
     },
@@ -24,13 +25,13 @@ use crate::{
 const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
 impl Machine {
-    pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe, now: Instant) {
         let Subscribe { id, has_id, destination, ack, after_seq, after_epoch, receipt } = subscribe;
         if self.subscriptions.iter().any(|subscription| subscription.id == id) {
             let message = format!("there is a subscription {id:?} already");
             return self.end(Disconnect::protocol(message).receipt(receipt));
         }
-        let topic = match self.check_subscribe(&destination) {
+        let topic = match self.check_subscribe(&destination, now) {
             Ok(topic) => topic,
             Err(refusal) => {
                 self.over.add(id.clone(), false);
@@ -75,7 +76,12 @@ impl Machine {
         }
     }
 
-    fn check_subscribe(&self, destination: &str) -> Result<Topic, Refusal> {
+    fn check_subscribe(&mut self, destination: &str, now: Instant) -> Result<Topic, Refusal> {
+        // One that is refused later has cost the hub and core as much, and its place is free again at once.
+        let per_second = self.settings.subscribes_per_second;
+        self.subscribe_bucket
+            .take(now)
+            .map_err(|wait| rate::limited(format!("more than {per_second} SUBSCRIBEs a second"), wait))?;
         let topic = Topic::parse(destination)?;
         if !self.may_read {
             return Err(Refusal::new(Code::Forbidden, "the token lacks the scope messages:read"));
@@ -167,13 +173,13 @@ impl Machine {
         self.subscriptions.iter_mut().find(|subscription| subscription.no == no)
     }
 
-    pub(super) fn attached_to(&mut self, no: u32, conversation: i64) {
+    pub(super) fn attached_to(&mut self, no: u32, conversation: i64, head: i64) {
         let Some(subscription) = self.subscription(no) else { return };
         let Some(queue) = &mut subscription.queue else {
             let receipt = subscription.receipt.take();
             return self.receipt(receipt);
         };
-        let next = queue.attached(conversation);
+        let next = queue.attached(conversation, head);
         self.go_on_with_queue(no, next);
     }
 
@@ -186,7 +192,16 @@ impl Machine {
             let next = queue.refused(conversation, now + QUEUE_RETRY);
             return self.go_on_with_queue(no, next);
         }
-        let Subscription { id, receipt, .. } = self.remove(index);
+        let subscription = self.remove(index);
+        if subscription.queue.is_some() {
+            // It may have asked for the state again meanwhile, and its conversations are attached still.
+            self.outputs.put(Output::UnwatchUser { subscription: no });
+            let conversations = Self::conversations(&subscription);
+            if !conversations.is_empty() {
+                self.outputs.put(Output::Detach { subscription: no, conversations });
+            }
+        }
+        let Subscription { id, receipt, .. } = subscription;
         self.over.add(id.clone(), false);
         let conversation = (conversation != 0).then_some(conversation);
         self.refuse(refusal, About { receipt, subscription: Some(id), conversation });

@@ -32,6 +32,8 @@ fn settings() -> Settings {
         sends_in_flight: 2,
         sends_per_second: 10,
         sends_burst: 4,
+        subscribes_per_second: 4,
+        subscribes_burst: 8,
         message_body: 1000,
         id: 100,
         held: held::Limits { transactions: 2, frames: 4, bytes: 2000 },
@@ -55,9 +57,13 @@ fn verified(user: i64) -> Verified {
 
 impl Driven {
     fn new() -> Self {
+        Self::with(settings())
+    }
+
+    fn with(settings: Settings) -> Self {
         let metrics = Arc::new(Metrics::new(chassis::hops::HopRing::new(0)));
         let now = Instant::now();
-        Self { machine: Machine::new("s1".into(), Arc::new(settings()), metrics, now, None), now }
+        Self { machine: Machine::new("s1".into(), Arc::new(settings), metrics, now, None), now }
     }
 
     /// A session of user 5 after CONNECTED.
@@ -334,7 +340,7 @@ async fn disconnect_waits_for_the_receipts_of_subscriptions_but_not_for_ever() {
     let outputs = session.frame("SUBSCRIBE\nid:a\ndestination:/topic/conversations/7\nreceipt:s\n\n\0");
     let Output::Attach { subscription, .. } = outputs[0] else { panic!("{outputs:?}") };
     assert!(session.frame("DISCONNECT\nreceipt:bye\n\n\0").is_empty());
-    let outputs = session.event(Event::Attached { subscription, conversation: 7 });
+    let outputs = session.event(Event::Attached { subscription, conversation: 7, head: 1 });
     let receipts: Vec<_> = written(&outputs).into_iter().map(|frame| header(frame, "receipt-id").unwrap()).collect();
     assert_eq!(receipts, ["s", "bye"]);
 
@@ -380,6 +386,25 @@ async fn heart_beats_go_out_when_nothing_else_does_and_their_absence_ends_the_se
 }
 
 #[tokio::test(start_paused = true)]
+async fn heart_beats_are_not_missed_while_the_client_is_not_read() {
+    let retry = Retry { deadline: Duration::from_secs(60), ..settings().retry };
+    let mut session = Driven::with(Settings { retry, ..settings() });
+    session.frame("CONNECT\naccept-version:1.2\npasscode:t\nheart-beat:10000,0\n\n\0");
+    session.input(Input::Verified(Ok(verified(5))));
+    let sent = [session.frame(SEND), session.frame(SEND)].map(|outputs| submitted(&outputs)[0]);
+    assert!(!session.machine.wants_input());
+    session.now += Duration::from_secs(16);
+    for no in sent {
+        session.event(Event::Sent { conversation: 7, no, result: created(1) });
+    }
+    assert!(session.machine.wants_input());
+    assert!(session.after(Duration::ZERO).is_empty());
+    // From then on they are due as ever.
+    assert!(session.after(Duration::from_secs(14)).is_empty());
+    assert_eq!(ended(&session.after(Duration::from_secs(1))), (Some("protocol_error"), 4400));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_expired_token_ends_the_session_unless_it_was_renewed() {
     let mut session = Driven::listening();
     session.now += Duration::from_secs(599);
@@ -406,7 +431,7 @@ async fn a_subscription_is_receipted_when_it_is_attached_and_may_be_refused_or_e
     assert_eq!(*start, Start::After { seq: 4, epoch: Some(1) });
     assert_eq!(head.frame("", ""), "MESSAGE\nsubscription:a\\cb\ndestination:/topic/conversations/7\n");
     let subscription = *subscription;
-    let outputs = session.event(Event::Attached { subscription, conversation: 7 });
+    let outputs = session.event(Event::Attached { subscription, conversation: 7, head: 1 });
     assert_eq!(header(one_written(&outputs), "receipt-id"), Some("r"));
     let outputs = session.event(Event::Ended { subscription, conversation: 7, at_seq: 9, removed: true });
     assert_eq!(refused(&outputs), "subscription_ended");
@@ -476,13 +501,62 @@ async fn the_users_queue_is_receipted_when_every_conversation_is_attached() {
         })
         .collect();
     assert_eq!(starts, [(7, Start::After { seq: 3, epoch: None }, Some(2)), (8, Start::Head, Some(2))]);
-    assert!(session.event(Event::Attached { subscription, conversation: 7 }).is_empty());
-    let outputs = session.event(Event::Attached { subscription, conversation: 8 });
+    assert!(session.event(Event::Attached { subscription, conversation: 7, head: 1 }).is_empty());
+    let outputs = session.event(Event::Attached { subscription, conversation: 8, head: 1 });
     assert_eq!(header(one_written(&outputs), "receipt-id"), Some("r"));
     // Removed from one: it just stops.
     assert!(session.event(Event::Ended { subscription, conversation: 8, at_seq: 5, removed: true }).is_empty());
     assert_eq!(session.machine.attached().last().unwrap().1, [7]);
     assert_eq!(session.machine.subscriptions.iter().filter(|s| s.topic == Topic::UserEvents).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_queue_that_is_refused_later_leaves_its_conversations() {
+    let mut session = Driven::listening();
+    let outputs = session.frame("SUBSCRIBE\nid:q\ndestination:/user/queue/events\n\n\0");
+    let [Output::WatchUser { subscription, .. }] = outputs[..] else { panic!("{outputs:?}") };
+    let member = Membership { conversation: 7, joined_seq: 1, joined_user_seq: 1 };
+    let state = Arc::new(UserState { user_seq: 2, memberships: vec![member], ended: Vec::new() });
+    session.event(Event::UserState { subscription, state });
+    session.event(Event::Attached { subscription, conversation: 7, head: 1 });
+    let refusal = Refusal::new(Code::Internal, "the state can't be read");
+    let outputs = session.event(Event::UserRefused { subscription, refusal });
+    assert_eq!(refused(&outputs), "internal");
+    let [
+        Output::UnwatchUser { subscription: unwatched },
+        Output::Detach { subscription: detached, conversations },
+        Output::Write(_),
+    ] = &outputs[..]
+    else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!((*unwatched, *detached, &conversations[..]), (subscription, subscription, &[7][..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscribes_are_limited_by_a_rate_of_their_own() {
+    // Its first one is for the refusals.
+    let mut session = Driven::listening();
+    // Each of these is refused, and frees its place at once.
+    let subscribe = "SUBSCRIBE\nid:a\ndestination:/topic/conversations/7\nreceipt:r\n\n\0";
+    let attach = |session: &mut Driven| {
+        let outputs = session.frame(subscribe);
+        let [Output::Attach { subscription, .. }] = outputs[..] else { panic!("{outputs:?}") };
+        let refusal = Refusal::new(Code::NotAMember, "no member");
+        assert_eq!(refused(&session.event(Event::Refused { subscription, conversation: 7, refusal })), "not_a_member");
+    };
+    for _ in 1..settings().subscribes_burst {
+        attach(&mut session);
+    }
+    let outputs = session.frame(subscribe);
+    assert_eq!(refused(&outputs), "rate_limited");
+    let named = ["receipt-id", "subscription-id"].map(|name| header(one_written(&outputs), name));
+    assert_eq!(named, [Some("r"), Some("a")]);
+    assert!(one_written(&outputs).contains("\"retry_after_ms\":250"));
+    // SENDs have theirs.
+    assert_eq!(submitted(&session.frame(SEND)).len(), 1);
+    session.now += Duration::from_millis(250);
+    attach(&mut session);
 }
 
 /// Found by the fuzz target `session`.

@@ -60,7 +60,7 @@ fn replay_is_not_counted_and_waits_for_the_low_water() {
     assert!(queue.wait_for_low_water(waiter) && queue.wait_for_low_water(waiter));
     assert!(news(&queue).waiters.is_empty());
     assert_eq!(lengths(&queue), [5000, 100]);
-    assert_eq!(news(&queue).waiters, [waiter]);
+    assert_eq!(news(&queue).waiters, [waiter].into());
     assert!(!queue.wait_for_low_water(waiter));
 }
 

@@ -93,7 +93,7 @@ async fn a_session_has_its_pages_one_after_the_other() {
     let _other = world.resume(4, 10);
     assert_eq!(world.waiting(), 2, "another session waits too, but not this one twice");
     world.answer(read, 40, 11..=12);
-    assert_eq!(session::outgoing_tests::news(&outgoing).waiters, []);
+    assert!(session::outgoing_tests::news(&outgoing).waiters.is_empty());
     world.conversation.detach(key(2), world.now);
     outgoing.take(usize::MAX);
     let waiters = session::outgoing_tests::news(&outgoing).waiters;
@@ -132,4 +132,25 @@ async fn what_the_log_no_longer_holds_is_lost_only_for_those_who_need_it() {
     assert_eq!((resumed.after_seq, resumed.recovered, early.seqs()), (40, false, vec![]));
     let resumed = later.resumed();
     assert_eq!((resumed.after_seq, resumed.recovered, later.seqs()), (32, true, (33..=40).collect()));
+}
+
+#[tokio::test]
+async fn a_session_that_attaches_many_is_told_of_them_as_it_reads() {
+    let (mut world, _reader) = World::at(10);
+    let outgoing = session::outgoing_tests::queue(5_000, 600);
+    for subscription in 2..22 {
+        world.resume_into(&outgoing, subscription, 10, 10);
+    }
+    let (mut told, mut rounds) = (0, 0);
+    while told < 20 && rounds < 20 {
+        told += outgoing.take(usize::MAX).len();
+        let news = session::outgoing_tests::news(&outgoing);
+        assert!(!news.overflowed);
+        news.waiters.iter().for_each(|waiter| world.conversation.go_on(key(waiter.subscription)));
+        rounds += 1;
+    }
+    assert_eq!(told, 20);
+    assert!(rounds > 3, "{rounds}");
+    world.arrive([11]);
+    assert_eq!(outgoing.take(usize::MAX).len(), 20);
 }
