@@ -2,6 +2,7 @@
 //! wrong, and acknowledged by the broker before the partition goes on. [`command`] looks at them and sends them again.
 
 pub mod command;
+mod content;
 mod letter;
 mod topic;
 
@@ -9,10 +10,10 @@ use std::time::Duration;
 
 use chassis::Backoff;
 use chrono::Utc;
+use content::Content;
 use rdkafka::{
     ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},
-    message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
 use tracing::{error, warn};
@@ -44,38 +45,47 @@ impl DeadLetters {
     /// Writes `record` and returns once the broker has acknowledged it; tries for as long as it takes.
     pub async fn bury(&self, topic: &str, partition: i32, record: &Polled, poison: &Poison) {
         let mut backoff = self.backoff.clone();
-        let mut payload = record.payload.as_deref();
-        while let Err(failure) = self.write(topic, partition, record, payload, poison).await {
-            if failure.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) && payload.is_some() {
+        let mut content = Content::of(record);
+        while let Err(failure) = self.write(topic, partition, record.offset, &content, poison).await {
+            if failure.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+                && let Some(part) = content.omit()
+            {
                 // The original still stands at the position that the headers name.
                 warn!(
                     kafka.topic = topic,
                     kafka.partition = partition,
                     kafka.offset = record.offset,
-                    "the dead letter is larger than its topic allows; written without its value"
+                    "the dead letter is larger than its topic allows; written without its {part}"
                 );
-                payload = None;
                 continue;
             }
             error!(kafka.topic = self.topic, error = %failure, "a dead letter could not be written; its partition waits");
             tokio::time::sleep(backoff.next_delay()).await;
         }
         self.metrics.dead_letters.get_or_create(&ReasonLabel { reason: poison.reason() }).inc();
-        warn!(kafka.topic = topic, kafka.partition = partition, kafka.offset = record.offset,
-              reason = poison.reason(), error = %poison, "a record can't be routed; it is a dead letter now");
+        warn!(
+            kafka.topic = topic,
+            kafka.partition = partition,
+            kafka.offset = record.offset,
+            reason = poison.reason(),
+            error = poison.text(),
+            "a record can't be routed; it is a dead letter now"
+        );
     }
 
     async fn write(
         &self,
         topic: &str,
         partition: i32,
-        record: &Polled,
-        payload: Option<&[u8]>,
+        offset: i64,
+        content: &Content<'_>,
         poison: &Poison,
     ) -> Result<(), KafkaError> {
-        let mut letter = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(headers(topic, partition, record, poison));
-        letter.key = record.key.as_deref();
-        letter.payload = payload;
+        let at = proto::event::format_time(Utc::now());
+        let headers = content.headers(topic, partition, offset, poison, &at);
+        let mut letter = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(headers);
+        letter.key = content.key;
+        letter.payload = content.payload;
         self.producer.send(letter, Duration::ZERO).await.map(|_| ()).map_err(|(failure, _)| failure)
     }
 }
@@ -90,13 +100,4 @@ fn producer(config: &config::Kafka) -> Result<FutureProducer<KafkaLog>, KafkaErr
         // The partitioner of the Java clients: a key's records stand where its other ones do.
         .set("partitioner", "murmur2_random")
         .create_with_context(KafkaLog)
-}
-
-/// The original headers, then ours, which [`letter`] finds from the end.
-fn headers(topic: &str, partition: i32, record: &Polled, poison: &Poison) -> OwnedHeaders {
-    let (partition, offset) = (partition.to_string(), record.offset.to_string());
-    let (error, at) = (poison.to_string(), proto::event::format_time(Utc::now()));
-    let ours = [topic, &partition, &offset, poison.reason(), &error, &at];
-    let original = record.headers.clone().unwrap_or_default();
-    letter::HEADERS.iter().zip(ours).fold(original, |all, (key, value)| all.insert(Header { key, value: Some(value) }))
 }

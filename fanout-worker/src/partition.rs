@@ -216,7 +216,7 @@ mod tests {
 
     fn record(offset: i64, bytes: usize) -> Polled {
         let payload = Some(Bytes::from(vec![b'x'; bytes]));
-        Polled { offset, kafka_ms: 0, taken_us: 0, key: None, headers: None, payload }
+        Polled { offset, kafka_ms: 0, taken_us: 0, key: None, headers: None, header_bytes: Some(0), payload }
     }
 
     fn limits(queue_records: usize, queue_bytes: usize) -> config::Partition {

@@ -4,7 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use proto::{Record, RecordError, Scope, StreamEntry};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Headers, Message as _, OwnedHeaders};
+
+/// Bytes of a fault's text, which may repeat a key or the value of a header.
+pub const MAX_TEXT: usize = 1024;
+
+/// What headers count for that can't be read: as much as a topic takes by default.
+const UNREADABLE_HEADERS: usize = 1024 * 1024;
 
 /// A record on its way to the executor of its partition.
 #[derive(Clone, Debug)]
@@ -16,6 +22,8 @@ pub struct Polled {
     pub taken_us: i64,
     pub key: Option<Bytes>,
     pub headers: Option<OwnedHeaders>,
+    /// See [`header_bytes`].
+    pub header_bytes: Option<usize>,
     pub payload: Option<Bytes>,
 }
 
@@ -24,7 +32,7 @@ pub struct Polled {
 pub enum Poison {
     #[error(transparent)]
     Undecodable(#[from] RecordError),
-    #[error("key and value have {size} bytes, more than batch.max_record_bytes ({limit})")]
+    #[error("key, headers and value have {size} bytes, more than batch.max_record_bytes ({limit})")]
     TooLarge { size: usize, limit: usize },
     #[error("the name of a header is no UTF-8")]
     HeaderName,
@@ -39,36 +47,49 @@ impl Poison {
             Poison::HeaderName => "bad_header",
         }
     }
+
+    /// For people: at most [`MAX_TEXT`] bytes.
+    pub fn text(&self) -> String {
+        let mut text = self.to_string();
+        if text.len() > MAX_TEXT {
+            text.truncate(text.floor_char_boundary(MAX_TEXT - '…'.len_utf8()));
+            text.push('…');
+        }
+        text
+    }
 }
 
 impl Polled {
     pub fn copy_of(message: &BorrowedMessage<'_>, taken_us: i64) -> Self {
+        let headers = message.headers();
         Self {
             offset: message.offset(),
             kafka_ms: message.timestamp().to_millis().unwrap_or(0),
             taken_us,
             key: message.key().map(Bytes::copy_from_slice),
-            headers: message.headers().map(|headers| headers.detach()),
+            header_bytes: headers.map_or(Some(0), header_bytes),
+            headers: headers.map(|headers| headers.detach()),
             payload: message.payload().map(Bytes::copy_from_slice),
         }
     }
 
-    /// Bytes of key and value: what limits count.
+    /// Bytes of key, headers and value: what limits count.
     pub fn size(&self) -> usize {
-        self.key.as_ref().map_or(0, Bytes::len) + self.payload.as_ref().map_or(0, Bytes::len)
+        let headers = self.header_bytes.unwrap_or(UNREADABLE_HEADERS);
+        self.key.as_ref().map_or(0, Bytes::len) + headers + self.payload.as_ref().map_or(0, Bytes::len)
     }
 
     /// Decodes key and headers into what a gateway's stream takes; the value stays unread.
     pub fn decode(&self, scope: Scope, max_bytes: usize) -> Result<StreamEntry, Poison> {
+        if self.header_bytes.is_none() {
+            return Err(Poison::HeaderName);
+        }
         if self.size() > max_bytes {
             return Err(Poison::TooLarge { size: self.size(), limit: max_bytes });
         }
-        // rdkafka panics on a header whose name is no UTF-8, and anybody who may write to the topic can send one.
-        let record = catch_unwind(AssertUnwindSafe(|| {
-            let headers = self.headers.iter().flat_map(|headers| headers.iter());
-            Record::decode(self.key.as_deref(), headers.map(|header| (header.key, header.value)), self.payload.clone())
-        }))
-        .map_err(|_| Poison::HeaderName)??;
+        let headers = self.headers.iter().flat_map(|headers| headers.iter());
+        let headers = headers.map(|header| (header.key, header.value));
+        let record = Record::decode(self.key.as_deref(), headers, self.payload.clone())?;
         Ok(StreamEntry {
             scope,
             key: record.key,
@@ -78,6 +99,15 @@ impl Polled {
             worker_us: self.taken_us,
         })
     }
+}
+
+/// Bytes of all names and values; `None` when a name is no UTF-8.
+pub fn header_bytes(headers: &impl Headers) -> Option<usize> {
+    // rdkafka panics on such a name, and anybody who may write to the topic can send one.
+    let counted = catch_unwind(AssertUnwindSafe(|| {
+        headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum()
+    }));
+    counted.ok()
 }
 
 #[cfg(test)]
@@ -95,6 +125,7 @@ mod tests {
             kafka_ms: 5,
             taken_us: 7000,
             key: Some(Bytes::from_static(b"42")),
+            header_bytes: header_bytes(&headers),
             headers: Some(headers),
             payload: Some(Bytes::from_static(b"{}")),
         }
@@ -111,5 +142,38 @@ mod tests {
     fn a_record_that_is_too_large_is_poison_before_it_is_read() {
         assert_eq!(polled(&[]).decode(Scope::User, 3), Err(Poison::TooLarge { size: 4, limit: 3 }));
         assert_eq!(polled(&[]).decode(Scope::User, 4).unwrap_err().reason(), "missing_header");
+    }
+
+    #[test]
+    fn headers_count_as_key_and_value_do() {
+        let record = polled(&[("id", "e"), ("eventType", "TYPING")]);
+        assert_eq!(record.size(), 22);
+        assert_eq!(record.decode(Scope::User, 21).unwrap_err().reason(), "too_large");
+    }
+
+    #[test]
+    fn headers_that_can_not_be_read_are_poison_and_count_for_much() {
+        struct Unreadable;
+        impl Headers for Unreadable {
+            fn count(&self) -> usize {
+                1
+            }
+            fn try_get(&self, _: usize) -> Option<Header<'_, &[u8]>> {
+                panic!("as rdkafka does");
+            }
+        }
+        let record = Polled { header_bytes: header_bytes(&Unreadable), ..polled(&[]) };
+        assert!(record.size() > UNREADABLE_HEADERS);
+        assert_eq!(record.decode(Scope::User, 1024), Err(Poison::HeaderName));
+    }
+
+    #[test]
+    fn the_text_of_a_fault_is_short_and_ends_with_a_whole_character() {
+        let fault = |key: String| Poison::from(RecordError::BadKey(key)).text();
+        assert_eq!(fault("ü".to_owned()), "the key \"ü\" is no decimal id");
+        for shift in ["", "x"] {
+            let text = fault(shift.to_owned() + &"ü".repeat(MAX_TEXT));
+            assert!((MAX_TEXT - 1..=MAX_TEXT).contains(&text.len()) && text.ends_with("ü…"), "{text}");
+        }
     }
 }

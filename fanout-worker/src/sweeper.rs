@@ -5,6 +5,10 @@
 //! the set last. The next entry for a key of interest finds a dead incarnation too, so what the sweep is for is keys
 //! that no entry comes for: they are looked through once for all that have died, since a gateway that is alive then
 //! needs no second index of what it serves.
+//!
+//! Names are read as bytes: one that is no text is not ours, and must not fail the sweep each time.
+
+use std::str;
 
 use chrono::Utc;
 use proto::{GatewayRef, Keys};
@@ -67,7 +71,7 @@ impl Sweeper {
     pub async fn sweep(&self) -> RedisResult<()> {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("SMEMBERS").arg(self.keys.gateways());
-        let [members]: [Vec<String>; 1] = self.answers(pipeline).await?;
+        let [members]: [Vec<Vec<u8>>; 1] = self.answers(pipeline).await?;
         let gateways: Vec<GatewayRef> = members.iter().filter_map(|member| parse(member)).collect();
         let mut pipeline = Pipeline::new();
         for gateway in &gateways {
@@ -99,7 +103,7 @@ impl Sweeper {
             let mut pipeline = Pipeline::new();
             let scan = pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(self.keys.interest_pattern());
             scan.arg("COUNT").arg(self.config.keys_per_step);
-            let [(next, keys)]: [(u64, Vec<String>); 1] = self.answers(pipeline).await?;
+            let [(next, keys)]: [(u64, Vec<Vec<u8>>); 1] = self.answers(pipeline).await?;
             let mut pipeline = Pipeline::new();
             for key in keys {
                 pipeline.cmd("SREM").arg(key).arg(&names);
@@ -120,7 +124,7 @@ impl Sweeper {
         loop {
             let mut pipeline = Pipeline::new();
             pipeline.cmd("SRANDMEMBER").arg(&connections).arg(self.config.connections_per_step);
-            let [members]: [Vec<String>; 1] = self.answers(pipeline).await?;
+            let [members]: [Vec<Vec<u8>>; 1] = self.answers(pipeline).await?;
             if members.is_empty() {
                 return Ok(forgotten);
             }
@@ -153,7 +157,7 @@ impl Sweeper {
         for Dead { user, connection } in dead {
             pipeline.cmd("HGET").arg(self.keys.user_connections(*user)).arg(connection);
         }
-        let values: Vec<Option<String>> = self.all(pipeline).await?;
+        let values: Vec<Option<Vec<u8>>> = self.all(pipeline).await?;
         let mut of_gateway: Vec<(&Dead, Registered)> = Vec::new();
         let mut pipeline = Pipeline::new();
         for (dead, value) in dead.iter().zip(values) {
@@ -217,17 +221,18 @@ impl Sweeper {
     }
 }
 
-fn parse(member: &str) -> Option<GatewayRef> {
-    member.parse().inspect_err(|error| warn!(%error, "the set of gateways has a member that is not ours")).ok()
+fn parse(member: &[u8]) -> Option<GatewayRef> {
+    let parsed = String::from_utf8_lossy(member).parse();
+    parsed.inspect_err(|error| warn!(%error, "the set of gateways has a member that is not ours")).ok()
 }
 
-fn dead_connection(member: &str) -> Option<Dead> {
-    let (user, connection) = member.split_once(':')?;
+fn dead_connection(member: &[u8]) -> Option<Dead> {
+    let (user, connection) = str::from_utf8(member).ok()?.split_once(':')?;
     Some(Dead { user: user.parse().ok()?, connection: connection.to_owned() })
 }
 
 /// The registration, if it is (still) one of that incarnation.
-fn registered(gateway: &GatewayRef, json: &str) -> Option<Registered> {
-    let registered: Registered = serde_json::from_str(json).ok()?;
+fn registered(gateway: &GatewayRef, json: &[u8]) -> Option<Registered> {
+    let registered: Registered = serde_json::from_slice(json).ok()?;
     (registered.gateway_id == gateway.gateway && registered.incarnation == gateway.incarnation).then_some(registered)
 }

@@ -48,6 +48,8 @@ pub mod header {
         pub const ERROR: &str = "dlq.error";
         /// When, RFC 3339.
         pub const AT: &str = "dlq.at";
+        /// On a letter that its topic took only in part: the parts of the record that are left out, with commas.
+        pub const OMITTED: &str = "dlq.omitted";
         /// On a note, which has no value: the offset, in its partition, of the dead letter that was replayed.
         pub const REPLAYED_OFFSET: &str = "dlq.replayed.offset";
         /// On a note: where the record stands now, `topic[partition]@offset`.

@@ -121,6 +121,7 @@ fn topics_and_record_headers_are_documented() {
             header::dlq::REASON,
             header::dlq::ERROR,
             header::dlq::AT,
+            header::dlq::OMITTED,
             header::dlq::REPLAYED_OFFSET,
             header::dlq::REPLAYED_TO,
         ],

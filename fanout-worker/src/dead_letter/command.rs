@@ -159,7 +159,7 @@ async fn read(topic: &Topic, config: &Config) -> Result<(Vec<Letter>, usize)> {
     let (mut letters, mut notes, mut foreign) = (Vec::new(), HashMap::new(), 0);
     for (partition, entry) in entries {
         match entry {
-            Entry::Letter(letter) => letters.push(letter),
+            Entry::Letter(letter) => letters.push(*letter),
             Entry::Note { offset, replay } => {
                 notes.insert((partition, offset), replay);
             }
@@ -205,7 +205,7 @@ async fn replay(
 }
 
 fn print(letter: &Letter, outcome: &Outcome, as_json: bool) -> io::Result<()> {
-    let Letter { source, reason, error, at, size, .. } = letter;
+    let Letter { source, reason, error, at, size, omitted, .. } = letter;
     let key = letter.key.as_ref().map(|key| key.escape_ascii().to_string());
     let (word, detail) = outcome.words();
     let mut out = io::stdout().lock();
@@ -213,10 +213,12 @@ fn print(letter: &Letter, outcome: &Outcome, as_json: bool) -> io::Result<()> {
         let line = json!({
             "partition": letter.partition, "offset": letter.offset,
             "source": { "topic": source.topic, "partition": source.partition, "offset": source.offset },
-            "reason": reason, "error": error, "at": at, "key": key, "size": size, "outcome": word, "detail": detail,
+            "reason": reason, "error": error, "at": at, "key": key, "size": size,
+            "omitted": omitted, "outcome": word, "detail": detail,
         });
         return writeln!(out, "{line}");
     }
     let key = key.map_or_else(|| "no key".to_owned(), |key| format!("key \"{key}\""));
-    writeln!(out, "{source}  {reason}  {key}  {size} bytes  {at}\n    cause: {error}\n    {word}: {detail}")
+    let omitted = omitted.as_ref().map(|parts| format!(" ({parts} left out)")).unwrap_or_default();
+    writeln!(out, "{source}  {reason}  {key}  {size} bytes{omitted}  {at}\n    cause: {error}\n    {word}: {detail}")
 }

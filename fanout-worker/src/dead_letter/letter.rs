@@ -9,9 +9,12 @@ use bytes::Bytes;
 use proto::{Scope, topics::header::dlq};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 
-use crate::{config::Config, polled::Polled};
+use crate::{
+    config::Config,
+    polled::{self, Polled},
+};
 
-/// What a letter has behind the original headers, in this order.
+/// What a letter has behind the original headers, in this order; behind those `dlq.omitted`, where something is.
 pub const HEADERS: [&str; 6] = [dlq::TOPIC, dlq::PARTITION, dlq::OFFSET, dlq::REASON, dlq::ERROR, dlq::AT];
 
 /// What a note has.
@@ -34,7 +37,7 @@ impl fmt::Display for Position {
 /// A record of the dead-letter topic.
 #[derive(Debug)]
 pub enum Entry {
-    Letter(Letter),
+    Letter(Box<Letter>),
     /// The letter at `offset` of the same partition was replayed.
     Note {
         offset: i64,
@@ -62,8 +65,10 @@ pub struct Letter {
     pub error: String,
     pub at: String,
     pub key: Option<Vec<u8>>,
-    /// Bytes of key and value.
+    /// Bytes of key, headers and value.
     pub size: usize,
+    /// The parts of the record that the letter goes without.
+    pub omitted: Option<String>,
     pub outlook: Outlook,
     pub replay: Option<Replay>,
 }
@@ -87,36 +92,42 @@ pub fn read(record: &impl Message, config: &Config) -> Entry {
 
 fn try_read<M: Message>(record: &M, config: &Config) -> Option<Entry> {
     let headers = record.headers()?;
-    if let Some([offset, to, at]) = last(headers, NOTE) {
+    let count = headers.count();
+    if let Some([offset, to, at]) = last(headers, count, NOTE) {
         return Some(Entry::Note { offset: offset.parse().ok()?, replay: Replay { to, at } });
     }
-    let [topic, partition, offset, reason, error, at] = last(headers, HEADERS)?;
+    let omitted = last(headers, count, [dlq::OMITTED]).map(|[parts]| parts);
+    let end = count - usize::from(omitted.is_some());
+    let [topic, partition, offset, reason, error, at] = last(headers, end, HEADERS)?;
     let source = Position { topic, partition: partition.parse().ok()?, offset: offset.parse().ok()? };
+    let original_headers = copy(headers, end - HEADERS.len())?;
     let original = Polled {
         offset: source.offset,
         kafka_ms: 0,
         taken_us: 0,
         key: record.key().map(Bytes::copy_from_slice),
-        headers: Some(copy(headers, headers.count() - HEADERS.len())?),
+        header_bytes: polled::header_bytes(&original_headers),
+        headers: Some(original_headers),
         payload: record.payload().map(Bytes::copy_from_slice),
     };
-    Some(Entry::Letter(Letter {
+    Some(Entry::Letter(Box::new(Letter {
         partition: record.partition(),
         offset: record.offset(),
-        outlook: outlook(&original, &source, &reason, config),
+        outlook: outlook(&original, &source, omitted.as_deref(), config),
         source,
         reason,
         error,
         at,
         key: record.key().map(<[u8]>::to_vec),
         size: original.size(),
+        omitted,
         replay: None,
-    }))
+    })))
 }
 
-/// The values of the last headers, if they have these names.
-fn last<const N: usize>(headers: &impl Headers, names: [&str; N]) -> Option<[String; N]> {
-    let start = headers.count().checked_sub(N)?;
+/// The values of the last headers before `end`, if they have these names.
+fn last<const N: usize>(headers: &impl Headers, end: usize, names: [&str; N]) -> Option<[String; N]> {
+    let start = end.checked_sub(N)?;
     let mut values = [const { String::new() }; N];
     for (index, name) in names.iter().enumerate() {
         let header = headers.try_get(start + index).filter(|header| header.key == *name)?;
@@ -125,7 +136,7 @@ fn last<const N: usize>(headers: &impl Headers, names: [&str; N]) -> Option<[Str
     Some(values)
 }
 
-/// The first headers of a letter: those of the original record.
+/// The first headers of a letter that leaves nothing out: those of the original record.
 pub fn original_headers(headers: &impl Headers) -> Option<OwnedHeaders> {
     copy(headers, headers.count().checked_sub(HEADERS.len())?)
 }
@@ -140,7 +151,7 @@ fn copy(headers: &impl Headers, count: usize) -> Option<OwnedHeaders> {
     copied.ok()
 }
 
-fn outlook(original: &Polled, source: &Position, reason: &str, config: &Config) -> Outlook {
+fn outlook(original: &Polled, source: &Position, omitted: Option<&str>, config: &Config) -> Outlook {
     let sources = config.kafka.topics.sources();
     let Some((_, scope)) = sources.iter().find(|(topic, _)| *topic == source.topic) else {
         return Outlook::NoOp(format!("{} is no topic that is routed", source.topic));
@@ -150,14 +161,14 @@ fn outlook(original: &Polled, source: &Position, reason: &str, config: &Config) 
             "a sequenced event: gateways have noticed the gap and read it from the event log".to_owned(),
         );
     }
-    if original.payload.is_none() && reason != "no_payload" {
+    if let Some(parts) = omitted {
         return Outlook::Poison(format!(
-            "its value was larger than the dead-letter topic takes; it stands at {source}"
+            "it is larger than the dead-letter topic takes ({parts} left out); the original stands at {source}"
         ));
     }
     match original.decode(*scope, config.batch.max_record_bytes) {
         Ok(_) => Outlook::Deliverable,
-        Err(poison) => Outlook::Poison(poison.to_string()),
+        Err(poison) => Outlook::Poison(poison.text()),
     }
 }
 
@@ -190,7 +201,7 @@ mod tests {
 
     fn letter(record: &OwnedMessage) -> Letter {
         match read(record, &config()) {
-            Entry::Letter(letter) => letter,
+            Entry::Letter(letter) => *letter,
             other => panic!("{other:?}"),
         }
     }
@@ -198,7 +209,7 @@ mod tests {
     #[test]
     fn a_letter_says_where_it_stood_and_what_was_wrong() {
         let letter = letter(&record(&GOOD, &ours("chat.user.events", "too_large"), Some(b"{}")));
-        assert_eq!((letter.partition, letter.offset, letter.size), (3, 17, 4));
+        assert_eq!((letter.partition, letter.offset, letter.size), (3, 17, 28));
         assert_eq!(letter.source.to_string(), "chat.user.events[5]@1204");
         assert_eq!((letter.reason.as_str(), letter.error.as_str()), ("too_large", "what was wrong"));
     }
@@ -219,7 +230,16 @@ mod tests {
         says(outlook(&GOOD, "elsewhere", "bad_key", Some(b"{}")), "elsewhere");
         says(outlook(&GOOD[..2], ephemeral, "missing_header", Some(b"{}")), "\"epoch\" is missing");
         says(outlook(&GOOD, ephemeral, "no_payload", None), "no value");
-        says(outlook(&GOOD, ephemeral, "too_large", None), "stands at chat.ephemeral.events[5]@1204");
+    }
+
+    #[test]
+    fn a_letter_that_leaves_something_out_is_not_replayed() {
+        let omitted = [(dlq::OMITTED, "value")];
+        let ours: Vec<_> = ours("chat.ephemeral.events", "too_large").into_iter().chain(omitted).collect();
+        let letter = letter(&record(&GOOD, &ours, None));
+        assert_eq!(letter.omitted.as_deref(), Some("value"));
+        let Outlook::Poison(why) = letter.outlook else { panic!("{letter:?}") };
+        assert!(why.contains("value left out") && why.contains("stands at chat.ephemeral.events[5]@1204"), "{why}");
     }
 
     #[test]

@@ -65,6 +65,32 @@ async fn each_fault_of_a_record_has_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_key_that_is_no_id_holds_nothing_up() {
+    const CONVERSATIONS: i64 = 16;
+    let bed = Bed::new().await;
+    let gateway = Gateway::start(&bed, "gateway").await;
+    let worker = Worker::start(bed.settings());
+    worker.is_ready().await;
+    let key = "k".repeat(600 << 10);
+    bed.produce("messages", Some(&key), &[(ID, "x")], Some(b"{}")).await;
+    // Some of them stand behind it in its partition.
+    for conversation in 1..=CONVERSATIONS {
+        gateway.serve_conversation(conversation).await;
+        bed.message(conversation, 1).await;
+    }
+    for conversation in 1..=CONVERSATIONS {
+        gateway.has_all(conversation, 1).await;
+    }
+    let letters = bed.dead_letters(1).await;
+    assert_eq!((letters[0].key(), letters[0].payload()), (Some(key.as_bytes()), Some(&b"{}"[..])));
+    assert_eq!(header(&letters[0], dlq::REASON), Some("bad_key"));
+    assert!(header(&letters[0], dlq::ERROR).unwrap().len() <= 1024);
+    worker.stop().await;
+    assert_eq!(bed.committed("messages").await, CONVERSATIONS + 1);
+    bed.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_larger_than_its_topic_allows_goes_without_its_value() {
     let bed = Bed::new().await;
     bed.limit_dead_letters(2000).await;
@@ -73,6 +99,25 @@ async fn a_dead_letter_larger_than_its_topic_allows_goes_without_its_value() {
     let letters = bed.dead_letters(1).await;
     assert_eq!((letters[0].key(), letters[0].payload()), (Some(&b"1"[..]), None));
     assert_eq!(header(&letters[0], dlq::REASON), Some("missing_header"));
+    assert_eq!((header(&letters[0], ID), header(&letters[0], dlq::OMITTED)), (Some("x"), Some("value")));
     worker.stop().await;
+    bed.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_still_too_large_goes_without_headers_and_key_as_well() {
+    let bed = Bed::new().await;
+    bed.limit_dead_letters(2000).await;
+    let worker = Worker::start(bed.settings());
+    let long = "x".repeat(4000);
+    let (partition, offset) = bed.produce("messages", Some(&long), &[(ID, &long)], Some(long.as_bytes())).await;
+    let letters = bed.dead_letters(1).await;
+    let letter = &letters[0];
+    assert_eq!((letter.key(), letter.payload(), header(letter, ID)), (None, None, None));
+    assert_eq!(header(letter, dlq::OMITTED), Some("value,headers,key"));
+    assert_eq!(header(letter, dlq::PARTITION), Some(&*partition.to_string()));
+    assert_eq!(header(letter, dlq::OFFSET), Some(&*offset.to_string()));
+    worker.stop().await;
+    assert_eq!(bed.committed("messages").await, 1);
     bed.remove().await;
 }

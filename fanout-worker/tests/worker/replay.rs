@@ -61,9 +61,9 @@ async fn a_replay_delivers_records_of_users_and_ephemeral_ones_once_their_cause_
     assert_eq!((&of_user["source"]["partition"], &of_user["source"]["offset"]), (&partition.into(), &offset.into()));
     assert_eq!(
         (&of_user["reason"], &of_user["key"], &of_user["size"]),
-        (&"too_large".into(), &"7".into(), &4097.into())
+        (&"too_large".into(), &"7".into(), &4142.into())
     );
-    assert!(of_user["error"].as_str().unwrap().contains("4097 bytes"), "{of_user}");
+    assert!(of_user["error"].as_str().unwrap().contains("4142 bytes"), "{of_user}");
     assert_eq!(outcomes(&dead_letters(&small, &["replay"]).await), poison.into());
     worker.stop().await;
 
