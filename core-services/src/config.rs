@@ -5,6 +5,14 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use chassis::config::{Listen, Log, Shutdown, bytes, duration};
 use serde::Deserialize;
 
+/// The largest record that the connector's producer and the broker take: the defaults of Kafka's `max.request.size`
+/// (1048576) and `max.message.bytes`. A larger one stops the connector, and with it all delivery.
+const MAX_RECORD: usize = 1 << 20;
+/// A control character is one byte of text and six of JSON (`\u0001`); nothing grows more.
+const JSON_BYTES_OF_A_BYTE: usize = 6;
+/// What a record has beside the text: the rest of the envelope, key and headers.
+const RECORD_WITHOUT_TEXT: usize = 8 << 10;
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -244,6 +252,13 @@ impl chassis::Validate for Config {
         if self.messages.max_body > self.server.max_body {
             return Err("messages.max_body must not be above server.max_body".into());
         }
+        let max_body = (MAX_RECORD - RECORD_WITHOUT_TEXT) / JSON_BYTES_OF_A_BYTE;
+        if self.messages.max_body > max_body {
+            return Err(format!(
+                "messages.max_body must be at most {max_body} bytes: a text may become six times as long in JSON, and \
+                 its record must fit into 1MiB, Kafka's max.request.size"
+            ));
+        }
         if self.server.drain_timeout >= self.shutdown.grace {
             return Err("shutdown.grace must be longer than server.drain_timeout: writers end after connections".into());
         }
@@ -278,5 +293,51 @@ impl chassis::Validate for Config {
 
     fn shutdown(&self) -> &Shutdown {
         &self.shutdown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{MessageId, UserId, event::MessageData};
+
+    use super::*;
+
+    fn load(env: &[(&str, &str)]) -> Result<Config, String> {
+        let env = env.iter().map(|(name, value)| (format!("SWITCHBOARD__{name}"), (*value).to_owned()));
+        chassis::config::load(include_str!("../config/default.yaml"), None, env).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_commented_defaults_are_valid() {
+        load(&[]).unwrap();
+    }
+
+    #[test]
+    fn texts_that_could_make_a_record_too_large_for_kafka_are_not_allowed() {
+        let of = |max_body: &str| load(&[("MESSAGES__MAX_BODY", max_body)]);
+        assert_eq!(of("169KiB").unwrap().messages.max_body, 169 << 10);
+        for max_body in ["170KiB", "1MiB"] {
+            let refused = of(max_body).unwrap_err();
+            assert!(refused.contains("messages.max_body") && refused.contains("max.request.size"), "{refused}");
+        }
+        assert!(of("2MiB").unwrap_err().contains("server.max_body"));
+    }
+
+    #[test]
+    fn the_worst_text_that_may_be_allowed_leaves_room_for_key_and_headers() {
+        let data = MessageData {
+            message_id: MessageId(i64::MAX),
+            message_no: i64::MAX,
+            kind: "text".to_owned(),
+            body: "\u{1}".repeat((MAX_RECORD - RECORD_WITHOUT_TEXT) / JSON_BYTES_OF_A_BYTE),
+            client_message_id: "\u{1}".repeat(128),
+            thread_root_id: Some(MessageId(i64::MAX)),
+            mentions: Vec::new(),
+            attachments: Vec::new(),
+            deleted: false,
+        };
+        let envelope = crate::outbox::envelope(proto::EventType::Message, 1, UserId(i64::MAX), crate::now(), data);
+        let value = serde_json::to_string(&envelope).unwrap();
+        assert!(value.len() < MAX_RECORD - RECORD_WITHOUT_TEXT / 2, "{}", value.len());
     }
 }

@@ -1,7 +1,8 @@
 //! The lease of a snowflake node id in MySQL, unique among live cores.
 //!
-//! The row also says up to which millisecond its holder may stamp ids; the next holder stamps above it only. So two
-//! cores never stamp alike, even when a clock is wrong or the server's and theirs differ.
+//! The row also says up to which millisecond its holder may stamp ids; the next holder stamps above it only. It is never
+//! lowered, whatever clocks do, so a holder may use all that it ever stored there. So two cores never stamp alike, even
+//! when a clock is wrong or the server's and theirs differ.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,8 +45,7 @@ pub async fn keep(db: Db, ids: Arc<Snowflakes>, lease: Duration, dependency: Dep
                     info!(node.id = leased.node, "leased a node id");
                 }
                 held = Some(leased);
-                valid_until_ms = until_ms;
-                ids.lease(leased.node, leased.after_ms, until_ms);
+                valid_until_ms = ids.lease(leased.node, leased.after_ms, until_ms);
                 dependency.up();
                 lease / 3
             }
@@ -107,7 +107,8 @@ async fn take(tx: &mut MySqlConnection, holder: &str, micros: i64, until_ms: i64
     if let Some(row) = rows.iter().find(free) {
         let held = Held { node: row.get(0), after_ms: row.get(1) };
         sqlx::query(
-            "UPDATE node_leases SET holder = ?, expires_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, until_ms = ?
+            "UPDATE node_leases SET holder = ?, expires_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND,
+                 until_ms = GREATEST(until_ms, ?)
              WHERE node_id = ?",
         )
         .bind(holder)

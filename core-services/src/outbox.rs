@@ -4,7 +4,7 @@
 //! partitions.
 
 pub mod maintenance;
-mod past;
+pub mod past;
 mod plan;
 
 use chrono::{DateTime, Utc};

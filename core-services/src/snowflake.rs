@@ -47,15 +47,19 @@ struct Node {
 }
 
 impl Snowflakes {
-    /// This process owns the milliseconds (Unix) above `after_ms` and below `valid_until_ms` of the node id.
-    pub fn lease(&self, id: u16, after_ms: i64, valid_until_ms: i64) {
+    /// This process owns the milliseconds (Unix) above `after_ms` and below `valid_until_ms` of the node id; what it owned
+    /// of the same one before stays its own, also when the clock stepped back since. Returns up to when it owns them now.
+    pub fn lease(&self, id: u16, after_ms: i64, valid_until_ms: i64) -> i64 {
         let mut state = self.lock();
+        let before = state.node.filter(|node| node.id == id).map_or(i64::MIN, |node| node.valid_until_ms);
+        let valid_until_ms = valid_until_ms.max(before);
         state.node = Some(Node { id, valid_until_ms });
         if state.last_ms < after_ms {
             state.last_ms = after_ms;
             // As if the millisecond were full.
             state.counter = FULL - 1;
         }
+        valid_until_ms
     }
 
     /// Waits until ids can be given, for so long.
@@ -120,6 +124,18 @@ mod tests {
         ids.lease(1, 0, NOW + 10);
         assert!(ids.next_at(NOW + 9).is_ok());
         assert_eq!(ids.next_at(NOW + 10), Err(NoNode));
+    }
+
+    #[test]
+    fn a_renewal_behind_a_step_of_the_clock_takes_nothing_away() {
+        let ids = Snowflakes::default();
+        ids.lease(7, 0, NOW + 28_000);
+        let first = ids.next_at(NOW).unwrap();
+        assert_eq!(ids.lease(7, 0, NOW - 32_000), NOW + 28_000);
+        assert!(ids.next_at(NOW - 60_000).unwrap() > first);
+        // Another node's milliseconds are others.
+        assert_eq!(ids.lease(8, 0, NOW - 32_000), NOW - 32_000);
+        assert_eq!(ids.next_at(NOW - 60_000), Err(NoNode));
     }
 
     #[test]

@@ -105,12 +105,7 @@ impl ConnectionManager for Connections {
         if !caller.is_service() && request.workspace_id != DEFAULT_WORKSPACE {
             refuse(Code::Forbidden, format!("you are not a member of the workspace {}", request.workspace_id))?;
         }
-        let offset = match request.page_token.as_str() {
-            "" => 0,
-            token => token.parse().map_err(|_| {
-                Status::from(Refusal::new(Code::InvalidBody, "page_token: expected a next_page_token or nothing"))
-            })?,
-        };
+        let offset = page_offset(&request.page_token)?;
         let size = match request.page_size as usize {
             0 => DEFAULT_PAGE,
             size => size.min(MAX_PAGE),
@@ -124,6 +119,17 @@ impl ConnectionManager for Connections {
         });
         let next_page_token = if more { (offset + size).to_string() } else { String::new() };
         Ok(Response::new(GetOnlineUsersResponse { users: users.collect(), next_page_token }))
+    }
+}
+
+/// Where a page begins. No set of Redis has more members than 32 bits count, so every `next_page_token` is in range.
+fn page_offset(token: &str) -> Refusable<usize> {
+    if token.is_empty() {
+        return Ok(0);
+    }
+    match token.parse::<u32>() {
+        Ok(offset) => Ok(offset as usize),
+        Err(_) => refuse(Code::InvalidBody, "page_token: expected a next_page_token or nothing"),
     }
 }
 
@@ -214,5 +220,22 @@ fn to_wire(connection: Connection) -> v1::Connection {
         connected_at: Some(timestamp_ms(connection.connected_at_ms)),
         last_ping_at: Some(timestamp_ms(connection.last_ping_at_ms)),
         workspace_id: connection.workspace_id.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn a_page_token_that_was_never_given_is_refused() {
+        assert_eq!((page_offset("").unwrap(), page_offset("100").unwrap()), (0, 100));
+        for token in ["x", "-1", "4294967296", "18446744073709551615", "18446744073709551616"] {
+            match page_offset(token) {
+                Err(Error::Refused(refusal)) => assert_eq!(refusal.code, Code::InvalidBody, "{token}"),
+                other => panic!("{token}: {other:?}"),
+            }
+        }
     }
 }

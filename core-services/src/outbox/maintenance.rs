@@ -3,11 +3,13 @@
 //! Every core looks; a named lock of the server lets one of them act. A statement on the table waits for its metadata
 //! lock for `lock_timeout` only, because writers queue up behind it; it is tried again with the next look. A partition
 //! is dropped only when everybody who reads the change stream is past it ([`past`]); else its events would be lost to
-//! whoever is not.
+//! whoever is not. What is old is told by the server's clock: a core whose own is days ahead must not drop what the others
+//! have just written.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, Row as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -20,6 +22,10 @@ use crate::{config, db::Db, metrics::Metrics, now};
 
 /// After a failure, before the next look.
 const RETRY: Duration = Duration::from_secs(60);
+/// What a look may take beside its waiting for consumers.
+const STATEMENTS: Duration = Duration::from_secs(60);
+/// A core's clock that differs from the server's by more is told of.
+const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
 /// What looks after the partitions of one database.
 pub struct Maintenance {
@@ -44,7 +50,7 @@ impl Maintenance {
     pub async fn run(self, draining: CancellationToken) {
         loop {
             let looked = tokio::select! {
-                looked = self.look(false) => looked,
+                looked = in_time(self.limit(), self.look(false)) => looked,
                 // Whatever it waits for: its session is closed, and another core, or the next start, goes on.
                 () = draining.cancelled() => return,
             };
@@ -81,13 +87,19 @@ impl Maintenance {
         Ok(done)
     }
 
-    async fn look_by(&self, session: &mut MySqlConnection, dry_run: bool) -> Result<Done> {
-        let wanted = self.wanted(session).await?;
+    /// How long a look of a running core may take, and its session be silent.
+    fn limit(&self) -> Duration {
+        self.config.guard_timeout * 2 + STATEMENTS
+    }
+
+    /// [`Maintenance::look`] on this session.
+    pub async fn look_by(&self, session: &mut MySqlConnection, dry_run: bool) -> Result<Done> {
+        let now = server_time(session).await?;
+        let wanted = self.wanted(session, now).await?;
         if wanted.is_empty() || dry_run {
             return Ok(Done { plan: wanted, ..Done::default() });
         }
-        let (lock_wait, session_wait) =
-            (self.config.lock_timeout.as_secs(), self.config.guard_timeout.as_secs() * 2 + 60);
+        let (lock_wait, session_wait) = (self.config.lock_timeout.as_secs(), self.limit().as_secs());
         let settings = format!("SET SESSION lock_wait_timeout = {lock_wait}, wait_timeout = {session_wait}");
         sqlx::query(AssertSqlSafe(settings)).execute(&mut *session).await?;
         let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT(DATABASE(), '.partitions'), 0)")
@@ -97,7 +109,7 @@ impl Maintenance {
             return Ok(Done { elsewhere: true, ..Done::default() });
         }
         // The one that had the lock before may have done it.
-        let plan = self.wanted(session).await?;
+        let plan = self.wanted(session, now).await?;
         self.make(session, &plan.make).await?;
         let mut done = Done { plan, ..Done::default() };
         if !done.plan.drop.is_empty() {
@@ -109,14 +121,13 @@ impl Maintenance {
                 }
             }
         }
-        self.wanted(session).await?;
+        self.wanted(session, now).await?;
         Ok(done)
     }
 
     /// What is to be done, by the partitions as they are; tells the metrics of them.
-    async fn wanted(&self, session: &mut MySqlConnection) -> Result<Plan> {
+    async fn wanted(&self, session: &mut MySqlConnection, now: DateTime<Utc>) -> Result<Plan> {
         let partitions = partitions(session).await?;
-        let now = now();
         let newest = partitions.iter().filter_map(|partition| partition.before).max();
         let used = format!("SELECT EXISTS (SELECT 1 FROM message_producer_outbox PARTITION ({CATCH_ALL}))");
         let used: i64 = sqlx::query_scalar(AssertSqlSafe(used)).fetch_one(session).await?;
@@ -174,6 +185,27 @@ impl Maintenance {
     }
 }
 
+/// The outcome of a look, or an error when it takes too long: a connection can be silent without being closed. The look
+/// is given up then, and its session closed.
+async fn in_time(limit: Duration, look: impl Future<Output = Result<Done>>) -> Result<Done> {
+    let late = |_| anyhow!("given up after {limit:?}: MySQL or Kafka did not answer");
+    tokio::time::timeout(limit, look).await.map_err(late)?
+}
+
+/// The time by the server's clock.
+async fn server_time(session: &mut MySqlConnection) -> Result<DateTime<Utc>> {
+    let time = sqlx::query_scalar("SELECT UTC_TIMESTAMP(6)").fetch_one(session).await;
+    let time: DateTime<Utc> = time.context("asking MySQL for the time")?;
+    let ahead = now() - time;
+    if ahead.abs().to_std().is_ok_and(|apart| apart > CLOCK_MARGIN) {
+        warn!(
+            clock.ahead_ms = ahead.num_milliseconds(),
+            "this core's clock and MySQL's differ: rows are stamped by the one, partitions made and dropped by the other"
+        );
+    }
+    Ok(time)
+}
+
 async fn partitions(session: &mut MySqlConnection) -> Result<Vec<Partition>> {
     let rows = sqlx::query(
         "SELECT PARTITION_NAME, PARTITION_DESCRIPTION FROM information_schema.PARTITIONS
@@ -189,4 +221,18 @@ async fn partitions(session: &mut MySqlConnection) -> Result<Vec<Partition>> {
                 .with_context(|| format!("the partition {name} has the bound {description}, which is no time"))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_nobody_answers_is_given_up() {
+        let error = in_time(Duration::from_millis(10), pending()).await.unwrap_err();
+        assert!(error.to_string().contains("given up after 10ms"), "{error}");
+        assert!(in_time(Duration::from_secs(60), ready(Ok(Done::default()))).await.is_ok());
+    }
 }

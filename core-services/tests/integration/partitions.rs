@@ -4,10 +4,23 @@
 
 use std::process::{Output, Stdio};
 
+use core_services::{
+    config::Config,
+    db::Db,
+    metrics::Metrics,
+    outbox::{maintenance::Maintenance, past::Group},
+};
+use prometheus_client::registry::Registry;
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    producer::{FutureProducer, FutureRecord, Producer as _},
+};
 use sqlx::AssertSqlSafe;
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{Core, DEADLINE, POLL};
+use crate::harness::{Core, DEADLINE, POLL, engines, run_on};
 
 async fn names(core: &Core) -> Vec<String> {
     sqlx::query_scalar(
@@ -107,4 +120,61 @@ async fn an_old_partition_stays_while_the_connector_is_not_past_it() {
     assert_eq!(rows(&core, "long_ago").await, 1);
     core.assert_whole(channel).await;
     core.finish().await;
+}
+
+#[tokio::test]
+async fn how_old_a_partition_is_is_told_by_the_servers_clock() {
+    let core = Core::start().await;
+    let made = until_made(&core).await;
+    let env = [("SWITCHBOARD__MYSQL__URL".to_owned(), core.mysql.clone())];
+    let config: Config = chassis::config::load(include_str!("../../config/default.yaml"), None, env).unwrap();
+    let maintenance = Maintenance {
+        db: Db::new(&config.mysql).unwrap(),
+        kafka: config.kafka,
+        config: config.outbox.partitions,
+        metrics: Metrics::new(&mut Registry::default()),
+    };
+    let mut session = maintenance.db.detached().await.unwrap();
+    assert!(maintenance.look_by(&mut session, true).await.unwrap().plan.is_empty());
+    run_on(&mut session, "SET SESSION timestamp = UNIX_TIMESTAMP() + 20 * 86400").await;
+    let plan = maintenance.look_by(&mut session, true).await.unwrap().plan;
+    let old: Vec<&str> = plan.drop.iter().map(|partition| partition.name.as_str()).collect();
+    assert_eq!(old, made[..4]);
+    assert_eq!(plan.make.len(), 4, "today's and three days ahead");
+    core.finish().await;
+}
+
+#[tokio::test]
+async fn a_group_that_has_read_all_of_a_transaction_is_past_its_end() {
+    let (brokers, topic) = (engines().kafka, format!("test.past.{}", uuid::Uuid::now_v7().simple()));
+    let client = |key: &str, value: &str| {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &brokers).set(key, value);
+        client
+    };
+    let admin: AdminClient<_> = client("client.id", "test").create().unwrap();
+    let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
+    admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+
+    let producer: FutureProducer = client("transactional.id", &topic).create().unwrap();
+    producer.init_transactions(DEADLINE).unwrap();
+    producer.begin_transaction().unwrap();
+    producer.send(FutureRecord::to(&topic).key("7").payload("{}"), DEADLINE).await.unwrap();
+    producer.commit_transaction(DEADLINE).unwrap();
+
+    let consumer: BaseConsumer = client("group.id", &topic).create().unwrap();
+    // The record, and the end of its transaction, which is written behind the answer.
+    let (head, deadline) = (2, Instant::now() + DEADLINE);
+    while consumer.fetch_watermarks(&topic, 0, DEADLINE).unwrap().1 < head {
+        assert!(Instant::now() < deadline, "the transaction does not end");
+        sleep(POLL).await;
+    }
+    let group = Group::new(&brokers, &topic).unwrap();
+    for (stored, is_behind) in [(0, true), (1, false), (2, false)] {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&topic, 0, Offset::Offset(stored)).unwrap();
+        consumer.commit(&list, CommitMode::Sync).unwrap();
+        assert_eq!(group.behind(&[(&topic, 0, head)]).unwrap().is_some(), is_behind, "stored: {stored}");
+    }
+    admin.delete_topics(&[&topic], &AdminOptions::new()).await.unwrap();
 }
