@@ -102,6 +102,17 @@ async fn restore_under_load() -> Result<()> {
     let mut of_late = stack.connect(&bob, 0).await?;
     of_late.subscribe(&topic(late)).await?;
 
+    // One that fails when the database has been replaced leaves nothing that cores may write to.
+    let damaged = backup.with_extension("damaged");
+    std::fs::create_dir(&damaged)?;
+    std::fs::write(damaged.join("mysql.ibd"), "no table space")?;
+    let damaged = damaged.to_str().context("a path in UTF-8")?;
+    assert!(xtask(&stack, &["restore", damaged]).await.is_err());
+    for refused in [&["restart", "core-services-1"][..], &["up", "--detach"]] {
+        let refusal = xtask(&stack, refused).await.map_or_else(|error| error.to_string(), |()| "taken".to_owned());
+        assert!(refusal.contains("has not ended") && refusal.contains(damaged), "{refusal}");
+    }
+
     let began = Instant::now();
     xtask(&stack, &["restore", folder, "--reason", "a test"]).await?;
     println!("the restore took {:.1} s", began.elapsed().as_secs_f64());

@@ -10,8 +10,10 @@ use crate::secrets::{Secret, make_private_folder};
 use crate::stack::{Kind, ProcessName, Stack};
 use crate::state::{StackLock, State};
 use crate::supervisor::Supervisor;
+use crate::unfinished::Unfinished;
 use crate::{connector, preflight, probe, services};
 use anyhow::{Context as _, Result, ensure};
+use std::fs;
 use std::path::{Path, PathBuf, absolute};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -41,7 +43,9 @@ pub fn backup(layout: &Layout, folder: &Path) -> Result<ExitCode> {
 pub fn restore(layout: &Layout, folder: &Path, reason: Option<&str>) -> Result<ExitCode> {
     let (report, interrupt) = (Report::new(), Interrupt::install()?);
     let _lock = StackLock::take(layout)?;
-    let stack = running(layout)?;
+    let settings = Unfinished::load(layout)?.map(|unfinished| unfinished.settings);
+    // One that was interrupted may have left the stack down, and `up` refuses to start it.
+    let stack = running(layout).or_else(|down| Stack::new(layout.clone(), settings.ok_or(down)?))?;
     let folder = absolute(folder)?;
     ensure!(folder.join("mysql.ibd").exists(), "{} is no backup: it has no mysql.ibd", folder.display());
     let supervisor = Supervisor::new(&stack, &report, &interrupt)?;
@@ -50,8 +54,12 @@ pub fn restore(layout: &Layout, folder: &Path, reason: Option<&str>) -> Result<E
     let mysql = ProcessName { kind: Kind::Mysql, copy: 1 };
 
     cores.iter().for_each(|core| supervisor.stop_process(*core));
+    for kind in [Kind::Kafka, Kind::Connect] {
+        supervisor.ensure(ProcessName { kind, copy: 1 })?;
+    }
     connector::stop(&stack, &interrupt)?;
     supervisor.stop_process(mysql);
+    Unfinished { backup: folder.clone(), settings: stack.settings.clone() }.begin(layout)?;
     let kept = put_in_place(&layout.data().join("mysql"), &folder)?;
     report.line("restore", format_args!("what was there is in {}", kept.display()));
     supervisor.start(mysql)?;
@@ -63,8 +71,8 @@ pub fn restore(layout: &Layout, folder: &Path, reason: Option<&str>) -> Result<E
     report.line("restore", raised.trim());
     // Its position is one of the other past. Before cores write, so that their events are streamed.
     connector::forget_position(&stack)?;
-    connector::resume(&stack)?;
     connector::ensure(&stack, &report, &interrupt)?;
+    Unfinished::end(layout)?;
     cores.iter().try_for_each(|core| supervisor.start(*core))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -80,13 +88,18 @@ fn running(layout: &Layout) -> Result<Stack> {
 fn put_in_place(data: &Path, backup: &Path) -> Result<PathBuf> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let kept = data.with_file_name(format!("mysql-before-restore-{seconds}"));
-    let copy = data.with_extension("partial");
+    let copy = data.with_file_name("mysql-being-restored");
+    if copy.exists() {
+        fs::remove_dir_all(&copy).with_context(|| format!("removing {}", copy.display()))?;
+    }
     let copied = Command::new("cp").arg("-a").arg(backup).arg(&copy).status().context("starting cp")?;
     ensure!(copied.success(), "copying {} failed", backup.display());
+    let synced = Command::new("sync").arg("--file-system").arg(&copy).status().context("starting sync")?;
+    ensure!(synced.success(), "writing {} to the disk failed", copy.display());
     if data.exists() {
-        std::fs::rename(data, &kept).with_context(|| format!("moving {} aside", data.display()))?;
+        fs::rename(data, &kept).with_context(|| format!("moving {} aside", data.display()))?;
     }
-    std::fs::rename(&copy, data).context("moving the copy to its place")?;
+    fs::rename(&copy, data).context("moving the copy to its place")?;
     Ok(kept)
 }
 
@@ -114,4 +127,28 @@ fn core(stack: &Stack, name: ProcessName, arguments: &[&str]) -> Result<String> 
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "core-services {} failed: {said}", arguments.join(" "));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_was_interrupted_is_not_gone_on_with() {
+        let folder = std::env::temp_dir().join(format!("switchboard-restore-{}", std::process::id()));
+        let [data, backup, copy] = ["mysql", "backup", "mysql-being-restored"].map(|name| folder.join(name));
+        for (folder, file) in [(&data, "now"), (&backup, "then"), (&copy, "half")] {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join(file), file).unwrap();
+        }
+        let kept = put_in_place(&data, &backup).unwrap();
+        let files = |folder: &Path| -> Vec<_> {
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        assert_eq!(
+            (files(&data), files(&kept), files(&backup)),
+            (vec!["then".into()], vec!["now".into()], vec!["then".into()])
+        );
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -102,6 +102,10 @@ pub fn ensure(stack: &Stack, report: &Report, interrupt: &Interrupt) -> Result<(
                 report.line(STEP, status);
                 return Ok(());
             }
+            Some(status) if matches!(&*status.connector.state, "STOPPED" | "PAUSED") => {
+                report.line(STEP, format_args!("resuming: {status}"));
+                resume(stack)?;
+            }
             Some(status) if status.failure().is_some() => {
                 if restarts == RESTARTS {
                     bail!("{NAME} fails: {status}. {}", end_of_log());
@@ -142,7 +146,7 @@ pub fn forget_position(stack: &Stack) -> Result<()> {
     change(http_client().delete(url(stack, "/offsets")).call(), "forgetting the connector's position")
 }
 
-pub fn resume(stack: &Stack) -> Result<()> {
+fn resume(stack: &Stack) -> Result<()> {
     change(http_client().put(url(stack, "/resume")).send_empty(), "resuming the connector")
 }
 

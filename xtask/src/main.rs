@@ -45,6 +45,7 @@ mod status;
 mod supervisor;
 mod test;
 mod test_tools;
+mod unfinished;
 mod up;
 
 use clap::Parser as _;

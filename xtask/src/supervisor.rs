@@ -8,8 +8,9 @@ use crate::command::{self, open_log};
 use crate::interrupt::{Interrupt, POLL};
 use crate::procfs::Identity;
 use crate::report::Report;
-use crate::stack::{ProcessName, Settings, Stack};
+use crate::stack::{Kind, ProcessName, Settings, Stack};
 use crate::state::{Running, State};
+use crate::unfinished::Unfinished;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -87,6 +88,9 @@ impl<'a> Supervisor<'a> {
     /// Starts the process and waits until it is ready. One that doesn't get ready is left for the caller to stop.
     pub fn start(&self, name: ProcessName) -> Result<()> {
         let began = Instant::now();
+        if name.kind == Kind::Core {
+            Unfinished::refuse(&self.stack.layout)?;
+        }
         let command_line = self.stack.prepare(name).with_context(|| format!("preparing {name}"))?;
         self.interrupt.check()?;
         self.report.line(&name.to_string(), "starting");

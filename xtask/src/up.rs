@@ -7,6 +7,7 @@ use crate::report::Report;
 use crate::stack::{Kind, ProcessName, Settings, Stack};
 use crate::state::StackLock;
 use crate::supervisor::{Ensured, Supervisor};
+use crate::unfinished::Unfinished;
 use crate::{compile, connector, down, endpoints, engines, jars, packages, preflight, probe};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::File;
@@ -84,6 +85,7 @@ fn settle(layout: &Layout, options: &UpOptions) -> Result<Settings> {
 /// that again.
 pub fn bring_up(supervisor: &Supervisor<'_>) -> Result<Vec<ProcessName>> {
     let stack = supervisor.stack;
+    Unfinished::refuse(&stack.layout)?;
     preflight::machine(stack, supervisor.report)?;
     for name in stack.processes().into_iter().filter(|name| !supervisor.is_running(*name)) {
         preflight::ports_are_free(stack, name)?;
