@@ -10,6 +10,9 @@ use socket_gateway::{
     session::{Event, Input, Output, Verified},
 };
 
+/// Of attaching reads: they show every membership that a state may tell of, because nothing here ends for another.
+const HEAD: i64 = i64::MAX;
+
 /// Something that will be answered.
 #[derive(Clone, Copy, Debug)]
 pub enum Request {
@@ -85,7 +88,7 @@ impl World {
             Request::Attach { subscription, conversation } => Input::Event(match how % 4 {
                 0 => {
                     self.requests.push(Request::Follow { subscription, conversation });
-                    Event::Attached { subscription, conversation, head: 1 }
+                    Event::Attached { subscription, conversation, head: HEAD }
                 }
                 1 => Event::Refused { subscription, conversation, refusal: refusal(3) },
                 2 => Event::Refused { subscription, conversation, refusal: refusal(1) },
