@@ -258,6 +258,7 @@ impl Validate for Config {
             ("sockjs.response_limit", self.sockjs.response_limit),
             ("sockjs.receive_queue", self.sockjs.receive_queue),
             ("sockjs.max_session_id", self.sockjs.max_session_id),
+            ("limits.replay_low_water", self.limits.replay_low_water),
             ("limits.sends_in_flight", self.limits.sends_in_flight),
             ("limits.sends_per_second", self.limits.sends_per_second as usize),
             ("limits.sends_burst", self.limits.sends_burst as usize),
@@ -393,6 +394,7 @@ pub mod tests {
         assert!(load(&[("CORE__REQUEST_TIMEOUT", "2900ms")]).unwrap_err().contains("core.request_timeout"));
         assert!(load(&[("CORE__BREAKER_TIME", "0s")]).unwrap_err().contains("core.breaker_time"));
         assert!(load(&[("LIMITS__SUBSCRIBES_PER_SECOND", "0")]).unwrap_err().contains("limits.subscribes_per_second"));
+        assert!(load(&[("LIMITS__REPLAY_LOW_WATER", "0")]).unwrap_err().contains("limits.replay_low_water"));
         assert!(load(&[("CORE__BATCH", "0")]).unwrap_err().contains("core.batch"));
         assert!(load(&[("SOCKJS__HEARTBEAT", "0s")]).unwrap_err().contains("sockjs.heartbeat"));
         assert!(load(&[("SOCKJS__CLIENT_URL", "/x\"><script>")]).unwrap_err().contains("sockjs.client_url"));

@@ -139,6 +139,8 @@ struct State {
     written: usize,
     /// Bytes of frames that count.
     counted: usize,
+    /// Bytes of those among them that may be dropped.
+    unsequenced: usize,
     /// Bytes of replayed frames.
     replayed: usize,
     /// Bytes of a replay that are on their way here.
@@ -198,6 +200,7 @@ impl Outgoing {
             frames: VecDeque::new(),
             written: 0,
             counted: 0,
+            unsequenced: 0,
             replayed: 0,
             reserved: 0,
             events: Vec::new(),
@@ -422,6 +425,7 @@ impl State {
             return Pushed::Closed;
         } else {
             self.counted += cost;
+            self.unsequenced += if class == Class::Unsequenced { cost } else { 0 };
         }
         self.frames.push_back((class, frame));
         self.events.extend(note);
@@ -441,6 +445,7 @@ impl State {
             !droppable
         });
         self.counted -= freed;
+        self.unsequenced = self.unsequenced.saturating_sub(freed);
         self.counted + cost <= limit
     }
 
@@ -449,16 +454,16 @@ impl State {
         let begun = if self.written > 0 { self.frames.pop_front() } else { None };
         self.frames = begun.into_iter().map(|(_, frame)| (Class::Control, frame)).collect();
         self.counted = self.frames.iter().map(|(_, frame)| frame.len() + FRAME_OVERHEAD).sum();
-        self.replayed = 0;
+        (self.unsequenced, self.replayed) = (0, 0);
     }
 
     fn backlog(&self) -> usize {
         self.counted + self.replayed
     }
 
-    /// A replay may go on.
+    /// A replay may go on; what may be dropped for it does not keep it waiting.
     fn is_low(&self, low_water: usize) -> bool {
-        self.backlog() + self.reserved < low_water
+        (self.backlog() + self.reserved).saturating_sub(self.unsequenced) < low_water
     }
 
     fn take(&mut self, bytes: usize, metrics: &Metrics) -> Vec<Bytes> {
@@ -484,6 +489,9 @@ impl State {
             Class::Replay => self.replayed = self.replayed.saturating_sub(cost),
             // The last frames of a session are not counted.
             _ => self.counted = self.counted.saturating_sub(cost),
+        }
+        if class == Class::Unsequenced {
+            self.unsequenced = self.unsequenced.saturating_sub(cost);
         }
         Some(frame)
     }

@@ -193,7 +193,13 @@ impl UserQueue {
         self.missed.extend(unseen);
         let mut starts = Vec::new();
         let mut joins = Vec::new();
-        self.renewed.clear();
+        // One that has ended since, unseen, is not in the state any more.
+        for renewed in std::mem::take(&mut self.renewed) {
+            let is_over = state.membership(renewed.conversation) != Some(&renewed);
+            if is_over && self.is_behind(&renewed) && !self.missed.contains(&renewed) {
+                self.missed.push(renewed);
+            }
+        }
         for membership in &state.memberships {
             let id = membership.conversation;
             if self.is_behind(membership) {
@@ -225,7 +231,8 @@ impl UserQueue {
         self.joins.extend(joins);
         self.sort_joins();
         let untold = self.joins.front().map(|join| join.joined_user_seq).into_iter().chain(self.first_behind()).min();
-        let user_seq = untold.map_or(state.user_seq, |untold| untold - 1);
+        // Memberships are read behind the `user_seq`, so they may be newer.
+        let user_seq = untold.map_or(state.user_seq, |untold| (untold - 1).min(state.user_seq));
         self.state = Some(Arc::clone(&state));
         self.retry_at = None;
         let mut plans: Vec<Plan> = std::mem::take(&mut self.failed);
@@ -296,10 +303,8 @@ impl UserQueue {
         let membership = self.joins.pop_front()?;
         let Membership { conversation, joined_seq, joined_user_seq } = membership;
         self.joining = Some(conversation);
-        let user_seq = match (self.joins.is_empty() && behind.is_none(), &self.state) {
-            (true, Some(state)) => state.user_seq,
-            _ => joined_user_seq,
-        };
+        let read = self.state.as_ref().map_or(joined_user_seq, |state| state.user_seq);
+        let user_seq = if self.joins.is_empty() && behind.is_none() { read } else { joined_user_seq.min(read) };
         let start = Start::Join { seq: joined_seq };
         let plan = Plan { conversation, start, user_seq, membership: Some(membership) };
         self.pending.insert(conversation, plan);
@@ -532,6 +537,30 @@ mod tests {
         let plans = queue.state_changed(again, &Resumed::default());
         assert_eq!(plans.iter().map(|plan| plan.conversation).collect::<Vec<_>>(), [7]);
         assert_eq!(queue.attached(7, 16).map(|plan| (plan.conversation, plan.user_seq)), Some((9, 8)));
+    }
+
+    #[test]
+    fn a_renewed_membership_that_is_over_before_its_turn_is_told_all_the_same() {
+        for (third, last) in [(None, 4), (Some(member(7, 30, 5)), 5)] {
+            let mut queue = UserQueue::default();
+            queue.state_changed(state(1, &[member(7, 1, 1)]), &Resumed::default());
+            queue.attached(7, HEAD);
+            assert_eq!(queue.state_changed(state(3, &[member(7, 20, 3)]), &Resumed::default()), []);
+            let now: Vec<_> = third.into_iter().collect();
+            assert_eq!(queue.state_changed(state(last, &now), &Resumed::default()), []);
+            let plan = queue.ended(7, 15).unwrap();
+            assert_eq!((plan.conversation, plan.start, plan.user_seq), (7, Start::Join { seq: 20 }, last));
+        }
+    }
+
+    #[test]
+    fn no_more_is_said_than_was_read_first() {
+        let mut resumed = Resumed::default();
+        assert!(resumed.add(Resume { conversations: HashMap::new(), user_seq: Some(5) }, 1));
+        let mut queue = UserQueue::default();
+        // Joined and left again, 6 and 7, and joined another, while the state was read.
+        let plans = queue.state_changed(state(5, &[member(7, 1, 1), member(9, 4, 8)]), &resumed);
+        assert_eq!(starts(&plans), [(7, Start::Head, 5), (9, Start::Join { seq: 4 }, 5)]);
     }
 
     #[test]

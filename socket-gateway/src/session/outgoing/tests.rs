@@ -65,6 +65,20 @@ fn replay_is_not_counted_and_waits_for_the_low_water() {
 }
 
 #[test]
+fn replay_does_not_wait_for_what_may_be_dropped() {
+    let queue = queue(1000, 100);
+    let waiter = Waiter { subscription: 1, conversation: 7 };
+    assert_eq!(queue.push(Class::Unsequenced, frame(500)), Pushed::Queued);
+    assert!(!queue.wait_for_low_water(waiter));
+    assert_eq!(queue.push(Class::Sequenced, frame(100)), Pushed::Queued);
+    assert!(queue.wait_for_low_water(waiter));
+    // It is dropped for this one.
+    assert_eq!(queue.push(Class::Sequenced, frame(500)), Pushed::Queued);
+    assert_eq!(lengths(&queue), [100, 500]);
+    assert!(!queue.wait_for_low_water(waiter));
+}
+
+#[test]
 fn a_closed_queue_takes_nothing() {
     let queue = queue(1000, 100);
     queue.close();
