@@ -11,7 +11,7 @@
 use std::str;
 
 use chrono::Utc;
-use proto::{GatewayRef, Keys};
+use proto::{GatewayRef, Keys, redis_keys::BadGatewayRef};
 use redis::{FromRedisValue, Pipeline, RedisResult, Value, from_redis_value};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -222,7 +222,8 @@ impl Sweeper {
 }
 
 fn parse(member: &[u8]) -> Option<GatewayRef> {
-    let parsed = String::from_utf8_lossy(member).parse();
+    let text = str::from_utf8(member).map_err(|_| BadGatewayRef(String::from_utf8_lossy(member).into_owned()));
+    let parsed = text.and_then(str::parse);
     parsed.inspect_err(|error| warn!(%error, "the set of gateways has a member that is not ours")).ok()
 }
 
@@ -235,4 +236,15 @@ fn dead_connection(member: &[u8]) -> Option<Dead> {
 fn registered(gateway: &GatewayRef, json: &[u8]) -> Option<Registered> {
     let registered: Registered = serde_json::from_slice(json).ok()?;
     (registered.gateway_id == gateway.gateway && registered.incarnation == gateway.incarnation).then_some(registered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_is_no_text_is_no_gateway() {
+        assert_eq!(parse(b"a:1").map(|gateway| gateway.to_string()).as_deref(), Some("a:1"));
+        assert!(parse(b"\xff:2").is_none());
+    }
 }
