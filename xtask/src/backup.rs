@@ -54,7 +54,7 @@ pub fn restore(layout: &Layout, folder: &Path, reason: Option<&str>) -> Result<E
     let mysql = ProcessName { kind: Kind::Mysql, copy: 1 };
 
     cores.iter().for_each(|core| supervisor.stop_process(*core));
-    for kind in [Kind::Kafka, Kind::Connect] {
+    for kind in [Kind::Redis, Kind::Kafka, Kind::Connect] {
         supervisor.ensure(ProcessName { kind, copy: 1 })?;
     }
     connector::stop(&stack, &interrupt)?;
