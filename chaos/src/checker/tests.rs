@@ -67,7 +67,7 @@ impl Run {
 }
 
 /// Alice and bob follow all that is theirs, `mine`; both are in the channel 7. Alice has sent 7-2 to 7-4.
-fn three() -> World {
+pub(crate) fn three() -> World {
     let mut world = World::new();
     for (name, user) in [("alice", 1), ("bob", 2)] {
         world.person(name, user);

@@ -13,9 +13,8 @@ use crate::{
 
 use super::{Line, seconds};
 
-/// So many arrivals before the place, and so many behind it, are looked at.
-const BEFORE: usize = 3;
-const AFTER: usize = 2;
+/// So many arrivals before the place, and so many behind it, are shown where none can be told to be needed.
+const NEARBY: usize = 3;
 /// A fault that ended so long before is shown, in µs.
 const NEAR: u64 = 10_000_000;
 /// More lines than this nobody reads.
@@ -37,8 +36,9 @@ impl<'a> Evidence<'a> {
     pub fn of(&self, finding: &Finding) -> Vec<Line> {
         let mut places = self.of_message(finding);
         if let Some(place) = finding.place {
-            let seen = self.shortest(finding, self.around(finding, place), &places);
-            places.extend(seen);
+            let whole = self.around(finding, place, usize::MAX);
+            let seen = self.shortest(finding, whole, &places);
+            places.extend(seen.unwrap_or_else(|| self.around(finding, place, NEARBY)));
         }
         let mut lines: Vec<(u64, Line)> = Vec::new();
         let mut time = None;
@@ -64,9 +64,9 @@ impl<'a> Evidence<'a> {
         lines
     }
 
-    /// Of what was seen, what can't be left out: with the rest, the checker would no longer say the same. All of it if it
-    /// does not say so even now, because that takes more than one subscription.
-    fn shortest(&self, finding: &Finding, seen: Records, story: &Records) -> Records {
+    /// Of what was seen, what can't be left out: without any of it, the checker would no longer say the same. `None`: it
+    /// does not say so even with all of it, because that takes more than these sessions.
+    fn shortest(&self, finding: &Finding, seen: Records, story: &Records) -> Option<Records> {
         let concerns = |record: &&TruthRecord| match record {
             TruthRecord::Conversation { id, .. } => finding.conversation == Some(*id),
             TruthRecord::Event { conversation, .. }
@@ -79,7 +79,7 @@ impl<'a> Evidence<'a> {
         let shows = |seen: &Records| self.is_found(finding, &seen.union(story).copied().collect(), &truth);
         let mut needed = seen;
         if !shows(&needed) {
-            return needed;
+            return None;
         }
         loop {
             let before = needed.len();
@@ -91,7 +91,7 @@ impl<'a> Evidence<'a> {
                 }
             }
             if needed.len() == before {
-                return needed;
+                return Some(needed);
             }
         }
     }
@@ -113,8 +113,9 @@ impl<'a> Evidence<'a> {
         checker::check(&histories, truth).findings.iter().any(same)
     }
 
-    /// What the client saw on that subscription and conversation, around the place and wherever else it came.
-    fn around(&self, finding: &Finding, place: Place) -> Records {
+    /// What the client saw on that subscription and conversation in the session of the place, at most so many arrivals on
+    /// either side; and wherever else the event came.
+    fn around(&self, finding: &Finding, place: Place, arrivals: usize) -> Records {
         let Some(history) = self.histories.clients.get(place.client) else { return Records::new() };
         let records = &history.records;
         let is_arrival = |at: &At<ClientRecord>| match &at.record {
@@ -140,20 +141,22 @@ impl<'a> Evidence<'a> {
             _ => false,
         };
         let others = records.iter().enumerate().filter(|(_, at)| again(at)).map(|(record, _)| record);
+        let session = |record: usize| -> Range<usize> {
+            let began = |at: &At<ClientRecord>| matches!(at.record, ClientRecord::Connected { .. });
+            let ended = |at: &At<ClientRecord>| matches!(at.record, ClientRecord::Disconnected { .. });
+            let first = records.iter().take(record + 1).rposition(began).unwrap_or(0);
+            let rest = records.iter().skip(record).position(ended);
+            first..rest.map_or(records.len(), |rest| record + rest + 1)
+        };
         let mut found = BTreeSet::from([place.record]);
         for record in others.chain([place.record]) {
             found.insert(record);
-            // Its session, from beginning to end.
-            let began = |at: &At<ClientRecord>| matches!(at.record, ClientRecord::Connected { .. });
-            let ended = |at: &At<ClientRecord>| matches!(at.record, ClientRecord::Disconnected { .. });
-            let first = records.iter().take(record).rposition(began).unwrap_or(0);
-            let rest = records.iter().skip(record).position(ended);
-            let last = rest.map_or(records.len(), |rest| record + rest + 1);
-            found.extend((first..last).filter(|record| frames(&records[*record])));
+            found.extend(session(record).filter(|record| frames(&records[*record])));
         }
-        let arrivals = |range: Range<usize>| range.filter(|record| is_arrival(&records[*record]));
-        found.extend(arrivals(0..place.record.min(records.len())).rev().take(BEFORE));
-        found.extend(arrivals(place.record + 1..records.len()).take(AFTER));
+        let Range { start, end } = session(place.record);
+        let of = |range: Range<usize>| range.filter(|record| is_arrival(&records[*record]));
+        found.extend(of(start..place.record.min(end)).rev().take(arrivals));
+        found.extend(of(place.record + 1..end).take(arrivals));
         found.into_iter().map(|record| (place.client, record)).collect()
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::checker::tests::{BOB, Run, resumed, slow_world};
+use crate::checker::tests::{BOB, Run, resumed, slow_world, three};
 use crate::history::ClientRecord;
 
 fn verdict(run: &Run) -> Verdict {
@@ -49,6 +49,16 @@ fn a_finding_is_told_with_the_few_records_that_show_it() {
     }
     let here: Vec<&Line> = gap.evidence.iter().filter(|line| line.here).collect();
     assert!(here.len() == 1 && here[0].text.contains("seq=6"), "{here:?}");
+}
+
+#[test]
+fn what_never_came_is_shown_by_what_came_on_either_side() {
+    let mut run = Run::of(three());
+    let missed = run.delivery(BOB, 4);
+    run.records(BOB).remove(missed);
+    let lost = told(&run, Kind::Lost);
+    assert_eq!((lost.seq, seen_by("alice", &lost)), (Some(4), vec!["send".to_owned(), "acknowledged 4".to_owned()]));
+    assert_eq!(seen_by("bob", &lost), ["connected", "subscribed", "resumed", "message 3"]);
 }
 
 #[test]
