@@ -116,7 +116,8 @@ async fn a_row_that_is_only_busy_does_not_wait_behind_those_that_are_stuck() {
     ids.push(busy);
     let of_busy = hold(&core, "conversations", busy).await;
     let released = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Rows are waited for only when each was asked for without waiting, and found to be held.
+        core.session_running("MAX_EXECUTION_TIME(").await;
         of_busy.close().await.unwrap();
     };
     let (answer, ()) = tokio::join!(read_heads(&core, &service, &ids, LockedRows::Wait), released);

@@ -66,6 +66,7 @@ pub enum Event {
     /// A request without a state of its own (typing, read position) was taken or refused.
     Done { no: u64, result: Result<(), Refusal> },
     /// RESUMED is queued: the subscription is attached to the conversation.
+    /// `head`: of the attaching read, which has shown every membership that began up to there.
     Attached { subscription: u32, conversation: i64, head: i64 },
     /// A sequenced event is queued for a subscription that acknowledges.
     Delivered { subscription: u32, conversation: i64, seq: i64 },
@@ -81,7 +82,7 @@ pub enum Event {
     UserRefused { subscription: u32, refusal: Refusal },
 }
 
-/// A replay that goes on when the queue has run low.
+/// A replay, or an attachment that is still to be told, that goes on when the queue has run low.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiter {
     pub subscription: u32,
